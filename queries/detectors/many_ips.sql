@@ -1,0 +1,51 @@
+-- [detector]
+-- description = "One session, many networks"
+-- family = "fanout"
+-- strength = "medium"
+-- window = "30m"
+-- every = "5m"
+-- ttl = "1h"
+-- scope = "session"
+-- false_positives = "carrier address pools and VPN exits that change with every connection; strong only when the networks belong to several operators"
+--
+-- [params]
+-- # Networks in the window beyond which a session is found.
+-- max_networks = 8
+-- # Strong from so many networks on ...
+-- strong_networks = 24
+-- # ... if they belong to at least so many operators (autonomous systems; without GeoIP: first halves of the address).
+-- strong_operators = 4
+-- # A network counts when it fetched at least so many different segments: watching, not probing.
+-- min_segments = 3
+WITH watching AS (
+    SELECT
+        session_id,
+        network,
+        COALESCE(CAST(MIN(asn) AS VARCHAR), split_part(network, '.', 1) || '.' || split_part(network, '.', 2)) AS operator,
+        SUM(segments) AS segments,
+        SUM(requests) AS requests
+    FROM activity
+    WHERE network IS NOT NULL
+    GROUP BY session_id, network
+    HAVING SUM(segments) >= $min_segments
+),
+-- Grouped twice: several COUNT(DISTINCT) in one SELECT would hold a hash set per session that nothing bounds.
+per_operator AS (
+    SELECT session_id, operator, COUNT(*) AS networks, SUM(segments) AS segments, SUM(requests) AS requests
+    FROM watching
+    GROUP BY session_id, operator
+)
+SELECT
+    session_id,
+    SUM(networks) * 1.0 / $max_networks AS score,
+    CASE
+        WHEN SUM(networks) > $strong_networks AND COUNT(*) >= $strong_operators THEN 'strong'
+        ELSE 'medium'
+    END AS strength,
+    CAST(SUM(networks) AS BIGINT) AS networks,
+    COUNT(*) AS operators,
+    CAST(SUM(segments) AS BIGINT) AS segments,
+    CAST(SUM(requests) AS BIGINT) AS requests
+FROM per_operator
+GROUP BY session_id
+HAVING SUM(networks) > $max_networks

@@ -1,0 +1,5 @@
+-- Activity of [$start, $end) of the sessions that have new rows in it.
+SELECT *
+FROM activity
+WHERE minute >= $start AND minute < $end
+    AND session_id IN (SELECT session_id FROM touched WHERE minute >= $start AND minute < $end AND session_id IS NOT NULL)

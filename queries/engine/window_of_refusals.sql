@@ -1,0 +1,4 @@
+-- One window, [$start, $end), of the refusals at hand.
+SELECT *
+FROM loaded_refusals
+WHERE minute >= $start AND minute < $end

@@ -1,0 +1,3 @@
+-- runs: one row per run.
+SELECT run_id, started_at, outcome, summary
+FROM stored_runs

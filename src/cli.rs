@@ -1,0 +1,171 @@
+//! The command line: what there is to say, and what the exit codes mean.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use chrono::{DateTime, Utc};
+use clap::{Parser, Subcommand, ValueEnum};
+
+use crate::cmd;
+use crate::config::{Config, ConfigError};
+use crate::detect::catalog::CatalogError;
+use crate::geo::GeoError;
+use crate::replay::labels::LabelsError;
+use crate::store::StoreError;
+use crate::time::{Clock, parse_instant};
+
+/// Finds playback sessions that are shared or pirated, in CloudFront access logs, and blocks them in AWS WAF.
+///
+/// Results go to stdout, logs and progress to stderr. Exit code 0: done; 1: failed; 2: wrong usage or config;
+/// 3: done, but a person should look; 4: another run holds the state.
+#[derive(Debug, Parser)]
+#[command(name = "streamwarden", version, max_term_width = 100)]
+struct Cli {
+    #[command(flatten)]
+    common: Common,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct Common {
+    /// The config file.
+    #[arg(long, global = true, env = "STREAMWARDEN_CONFIG", default_value = "streamwarden.toml", value_name = "FILE")]
+    pub config: PathBuf,
+    /// The time to take for now, RFC 3339; else `now` of the config, else the clock.
+    #[arg(long, global = true, env = "STREAMWARDEN_NOW", value_name = "TIME", value_parser = parse_instant)]
+    pub now: Option<DateTime<Utc>>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// One pass: read new logs, detect, record revocations, bring the WAF rule group in step.
+    Run(cmd::run::Args),
+    /// A pass every `[schedule] every`, until SIGTERM or SIGINT.
+    Daemon,
+    /// Detect over any logs, with nothing written and nothing sent.
+    Replay(cmd::replay::Args),
+    /// SQL over every table.
+    Query(cmd::query::Args),
+    /// What was revoked, extended, expired, held, observed, and why.
+    History(cmd::history::Args),
+    /// The WAF rule group: what it should hold, bring it in step, what it holds.
+    Waf(cmd::waf::Args),
+}
+
+/// How results are printed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    #[default]
+    Text,
+    Json,
+}
+
+/// How a command ended, when it did not fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    Done,
+    /// Something went wrong that was told already.
+    Failed,
+    /// Done, but a person should look.
+    Attention,
+}
+
+/// The command line is right, but what it asks for makes no sense.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct UsageError(pub String);
+
+impl Common {
+    pub fn load(&self) -> Result<Config, ConfigError> {
+        Config::load(&self.config)
+    }
+
+    /// The time for now: `--now` or its environment variable, the config, the machine's clock.
+    pub fn clock(&self, config: &Config) -> Clock {
+        self.now.map_or_else(|| config.clock(), Clock::Fixed)
+    }
+}
+
+/// Parses the command line, runs the command and gives its exit code.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    start_logging();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("streamwarden: cannot start: {error}");
+            return ExitCode::from(1);
+        }
+    };
+    let result = runtime.block_on(run(cli));
+    // A reader of an abandoned object may still be blocked; it holds nothing that matters.
+    runtime.shutdown_background();
+    match result {
+        Ok(Exit::Done) => ExitCode::SUCCESS,
+        Ok(Exit::Failed) => ExitCode::from(1),
+        Ok(Exit::Attention) => ExitCode::from(3),
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("streamwarden: {}", crate::text::printable(&format!("{error:#}")));
+            ExitCode::from(code_of(&error))
+        }
+    }
+}
+
+async fn run(cli: Cli) -> anyhow::Result<Exit> {
+    match cli.command {
+        Command::Run(args) => cmd::run::run(&cli.common, args).await,
+        Command::Daemon => cmd::daemon::run(&cli.common).await,
+        Command::Replay(args) => cmd::replay::run(&cli.common, args).await,
+        Command::Query(args) => cmd::query::run(&cli.common, args).await,
+        Command::History(args) => cmd::history::run(&cli.common, args).await,
+        Command::Waf(args) => cmd::waf::run(&cli.common, args).await,
+    }
+}
+
+fn code_of(error: &anyhow::Error) -> u8 {
+    if matches!(error.downcast_ref::<StoreError>(), Some(StoreError::Locked(_))) {
+        return 4;
+    }
+    let config = error.is::<ConfigError>() || error.is::<CatalogError>() || error.is::<GeoError>();
+    if config || error.is::<LabelsError>() || error.is::<UsageError>() { 2 } else { 1 }
+}
+
+/// Whoever read our output has seen enough.
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    let broken = |cause: &(dyn std::error::Error + 'static)| {
+        cause.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
+    };
+    error.chain().any(broken)
+}
+
+/// Logs go to stderr, warnings and worse; `RUST_LOG` says otherwise.
+fn start_logging() {
+    use tracing_subscriber::EnvFilter;
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("error,streamwarden=info"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_target(false)
+        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
+        .init();
+}
+
+/// A path on the command line as a location: relative to the working folder, unlike those of the config.
+pub fn location(text: &str) -> anyhow::Result<crate::source::Location> {
+    let folder = std::env::current_dir().unwrap_or_else(|_| Path::new("/").to_owned());
+    crate::source::Location::parse(text, &folder).map_err(|error| UsageError(error.to_string()).into())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+}

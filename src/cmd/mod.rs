@@ -1,0 +1,44 @@
+//! The commands, a file each: arguments in, text or JSON out.
+
+pub mod daemon;
+pub mod history;
+pub mod query;
+pub mod replay;
+pub mod run;
+pub mod waf;
+
+use std::io::Write;
+
+use serde::Serialize;
+
+use crate::waf::plan::Plan;
+
+/// Prints a result.
+fn print(text: &str) -> anyhow::Result<()> {
+    let mut stdout = std::io::stdout().lock();
+    stdout.write_all(text.as_bytes())?;
+    stdout.flush()?;
+    Ok(())
+}
+
+/// Prints a result as one line of JSON.
+fn print_json<T: Serialize>(value: &T) -> anyhow::Result<()> {
+    print(&(crate::text::json_line(value)? + "\n"))
+}
+
+/// The rules of a plan, as people read them.
+fn plan_text(plan: &Plan) -> String {
+    let mut text =
+        format!("{} sessions in {} rules, {} of {} WCU", plan.sessions, plan.rules.len(), plan.wcu, plan.capacity);
+    if plan.foreign_wcu > 0 {
+        text += &format!(" ({} more are used by rules of others)", plan.foreign_wcu);
+    }
+    text += "\n";
+    for rule in &plan.rules {
+        text += &format!("  {}  {}\n", rule.name, crate::text::printable(&rule.pattern));
+    }
+    if !plan.left_out.is_empty() {
+        text += &format!("  LEFT OUT, not in force: {}\n", plan.left_out.join(", "));
+    }
+    text
+}

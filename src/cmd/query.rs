@@ -1,0 +1,115 @@
+//! `streamwarden query`: SQL over every table.
+
+use std::sync::Arc;
+
+use arrow::datatypes::DataType;
+use arrow::record_batch::RecordBatch;
+use arrow::util::display::{ArrayFormatter, FormatOptions};
+use clap::ValueEnum;
+use parquet::arrow::ArrowWriter;
+
+use super::print;
+use crate::cli::{Common, Exit, UsageError};
+use crate::detect::catalog::register_lists;
+use crate::engine;
+use crate::pass::Warden;
+use crate::requests::{RequestsTable, places};
+use crate::rows;
+use crate::schema::Table;
+use crate::store::DeltaStore;
+use crate::text::{csv_cell, json_line, table};
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// How rows are printed: json is one object a line.
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+    /// One SELECT. Tables: activity, refusals, credentials, findings, revocations, active_revocations, objects,
+    /// runs, the lists of the config, and requests, which is read from the log objects.
+    sql: String,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    #[default]
+    Table,
+    Csv,
+    Json,
+    Parquet,
+}
+
+pub async fn run(common: &Common, args: Args) -> anyhow::Result<Exit> {
+    let config = common.load()?;
+    let now = common.clock(&config).now();
+    let warden = Warden::new(config).await?;
+    let store = DeltaStore::open(&warden.config.state)?;
+    let session = warden.engine.session_over(&store, now).await?;
+    let places = places(&warden.config.logs, now).await;
+    let requests = RequestsTable::new(places, warden.context.clone());
+    session.register_table(Table::Requests.name(), Arc::new(requests))?;
+    register_lists(&session, &warden.config.lists)?;
+    let frame = engine::select(&session, &args.sql).await.map_err(|error| UsageError(error.strip_backtrace()))?;
+    let schema = Arc::new(frame.schema().as_arrow().clone());
+    let batches = frame.collect().await?;
+    match args.format {
+        Format::Table => {
+            let header: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
+            print(&table(&header, &cells(&batches)?))?;
+        }
+        Format::Csv => print(&csv(&schema, &batches)?)?,
+        Format::Json => {
+            for row in rows::to_json(&batches).map_err(anyhow::Error::msg)? {
+                print(&(json_line(&row)? + "\n"))?;
+            }
+        }
+        Format::Parquet => {
+            let mut writer = ArrowWriter::try_new(std::io::stdout(), schema, None)?;
+            for batch in &batches {
+                writer.write(batch)?;
+            }
+            writer.close()?;
+        }
+    }
+    Ok(Exit::Done)
+}
+
+/// Every cell as text; nulls are empty.
+fn cells(batches: &[RecordBatch]) -> anyhow::Result<Vec<Vec<String>>> {
+    let options = FormatOptions::default().with_timestamp_tz_format(Some("%Y-%m-%dT%H:%M:%S%.fZ"));
+    let mut rows = Vec::new();
+    for batch in batches {
+        let formatters = batch
+            .columns()
+            .iter()
+            .map(|column| ArrayFormatter::try_new(column.as_ref(), &options))
+            .collect::<Result<Vec<_>, _>>()?;
+        for row in 0..batch.num_rows() {
+            rows.push(formatters.iter().map(|column| column.value(row).to_string()).collect());
+        }
+    }
+    Ok(rows)
+}
+
+fn csv(schema: &arrow::datatypes::Schema, batches: &[RecordBatch]) -> anyhow::Result<String> {
+    let mut writer = csv::Writer::from_writer(Vec::new());
+    writer.write_record(schema.fields().iter().map(|field| csv_cell(field.name()).into_owned()))?;
+    // Numbers may begin with a minus; text that a spreadsheet would take for a formula may not.
+    let is_text: Vec<bool> = schema
+        .fields()
+        .iter()
+        .map(|field| {
+            !(field.data_type().is_numeric()
+                || matches!(field.data_type(), DataType::Boolean | DataType::Timestamp(..)))
+        })
+        .collect();
+    for row in cells(batches)? {
+        writer.write_record(
+            row.iter().zip(&is_text).map(
+                |(cell, is_text)| {
+                    if *is_text { csv_cell(cell).into_owned() } else { cell.clone() }
+                },
+            ),
+        )?;
+    }
+    Ok(String::from_utf8(writer.into_inner()?)?)
+}

@@ -1,0 +1,116 @@
+//! `streamwarden run`: one pass.
+
+use std::fmt::Write;
+
+use super::{plan_text, print, print_json};
+use crate::cli::{Common, Exit, Output};
+use crate::decide::{Event, EventKind};
+use crate::pass::{Options, Outcome, Warden};
+use crate::text::table;
+use crate::time::rfc3339;
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[arg(long, value_enum, default_value_t)]
+    output: Output,
+    /// Write nothing and send nothing.
+    #[arg(long)]
+    dry_run: bool,
+    /// Wait for another run to end instead of leaving with exit code 4.
+    #[arg(long)]
+    wait: bool,
+    /// Block the sessions that the guard has held: somebody looked at them.
+    #[arg(long)]
+    release_held: bool,
+    /// Try the objects again that were quarantined.
+    #[arg(long)]
+    retry_quarantined: bool,
+}
+
+pub async fn run(common: &Common, args: Args) -> anyhow::Result<Exit> {
+    let config = common.load()?;
+    let now = common.clock(&config).now();
+    let warden = Warden::new(config).await?;
+    let options = Options {
+        dry_run: args.dry_run,
+        wait: args.wait,
+        release_held: args.release_held,
+        retry_quarantined: args.retry_quarantined,
+        progress: true,
+    };
+    let outcome = warden.pass(now, options).await?;
+    match args.output {
+        Output::Json => print_json(&outcome.summary)?,
+        Output::Text => print(&text(&outcome, &rfc3339(now), args.dry_run))?,
+    }
+    for failure in &outcome.failures {
+        tracing::error!("{}", crate::text::printable(failure));
+    }
+    for alarm in &outcome.summary.alarms {
+        tracing::warn!("{}", crate::text::printable(alarm));
+    }
+    Ok(match &outcome {
+        outcome if !outcome.failures.is_empty() => Exit::Failed,
+        outcome if outcome.needs_attention() => Exit::Attention,
+        _ => Exit::Done,
+    })
+}
+
+fn text(outcome: &Outcome, now: &str, dry_run: bool) -> String {
+    let summary = &outcome.summary;
+    let (objects, rows) = (&summary.objects, &summary.rows);
+    let mut text =
+        format!("Run {} at {now}{}\n\n", summary.run_id, if dry_run { ", dry: nothing is written" } else { "" });
+    let _ = writeln!(
+        text,
+        "  objects   {} listed: {} ingested, {} duplicate, {} quarantined",
+        objects.listed, objects.ingested, objects.duplicate, objects.quarantined
+    );
+    let _ = writeln!(
+        text,
+        "  requests  {} read: {} accepted, {} refused, {} without a session; {} lines rejected",
+        rows.read, rows.accepted, rows.refused, rows.without_session, rows.rejected
+    );
+    let findings: Vec<String> =
+        summary.detectors.iter().map(|(name, stats)| format!("{name} {}", stats.findings)).collect();
+    let _ = writeln!(text, "  findings  {}", findings.join(", "));
+    let _ = writeln!(
+        text,
+        "  sessions  {} revoked, {} extended, {} expired, {} held, {} observed",
+        summary.revoked, summary.extended, summary.expired, summary.held, summary.observed
+    );
+    text += &events_text("Revoked", &outcome.events, &[EventKind::Revoked, EventKind::Released]);
+    text += &events_text("Extended", &outcome.events, &[EventKind::Extended]);
+    text += &events_text("Expired", &outcome.events, &[EventKind::Expired]);
+    text += &events_text("Held by the guard, not blocked", &outcome.events, &[EventKind::Held]);
+    text += &events_text("Observed, not blocked", &outcome.events, &[EventKind::Observed]);
+    let title = match (&outcome.group, summary.waf.changed) {
+        (None, _) => "WAF plan, sent nowhere as the config has no [waf]".to_owned(),
+        (Some(group), _) if dry_run => format!("WAF plan for the rule group {group}, not sent"),
+        (Some(group), true) => format!("WAF rule group {group}, updated"),
+        (Some(group), false) => format!("WAF rule group {group}, unchanged"),
+    };
+    let _ = write!(text, "\n{title}: {}", plan_text(&outcome.plan));
+    text
+}
+
+/// The events of some kinds, as a table under a title; nothing if there are none.
+fn events_text(title: &str, events: &[Event], kinds: &[EventKind]) -> String {
+    let rows: Vec<Vec<String>> = events
+        .iter()
+        .filter(|event| kinds.contains(&event.event))
+        .map(|event| {
+            vec![
+                event.session_id.clone(),
+                event.score.map_or(String::new(), |score| format!("{score:.2}")),
+                event.expires_at.map_or("-".to_owned(), rfc3339),
+                event.mode.name().to_owned(),
+                event.reason.clone().unwrap_or_default(),
+            ]
+        })
+        .collect();
+    if rows.is_empty() {
+        return String::new();
+    }
+    format!("\n{title}:\n{}", table(&["session", "score", "until", "mode", "why"], &rows))
+}

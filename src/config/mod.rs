@@ -1,0 +1,162 @@
+//! The configuration: one TOML file, read as it is written ([`raw`]) and checked into [`Config`].
+//!
+//! A key that is not known is an error that names the nearest right one; a wrong value is an error that
+//! names its key. Nothing is guessed and nothing is ignored.
+
+mod raw;
+mod suggest;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use chrono::{DateTime, Utc};
+
+pub use raw::{Detect, DetectorSettings, Engine, GeoIp, Guard, LogFormat, Mode, Schedule, Waf};
+
+use crate::session::{Scheme, SchemeError};
+use crate::source::{Location, LocationError};
+use crate::time::Span;
+
+/// A whole, checked configuration.
+#[derive(Debug)]
+pub struct Config {
+    /// The file it was read from.
+    pub path: PathBuf,
+    /// A fixed clock, for demos.
+    pub now: Option<DateTime<Utc>>,
+    pub state: PathBuf,
+    pub logs: Vec<Logs>,
+    pub sessions: Vec<Scheme>,
+    pub geoip: GeoIp,
+    pub detect: Detect,
+    pub detectors: BTreeMap<String, DetectorSettings>,
+    pub lists: BTreeMap<String, Vec<String>>,
+    pub guard: Guard,
+    pub waf: Option<Waf>,
+    pub engine: Engine,
+    pub schedule: Schedule,
+}
+
+/// One place that log objects are read from.
+#[derive(Clone, Debug)]
+pub struct Logs {
+    pub location: Location,
+    pub format: LogFormat,
+    pub lookback: Span,
+}
+
+/// Why a configuration was refused.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    #[error("cannot read the config {path}: {source}; name another with --config or STREAMWARDEN_CONFIG")]
+    Unreadable { path: PathBuf, source: std::io::Error },
+    #[error("{path}:{line}: {message}")]
+    Syntax { path: PathBuf, line: usize, message: String },
+    #[error("{path}: {key}: {message}")]
+    Value { path: PathBuf, key: String, message: String },
+    #[error("{path}: [[session]] number {number}: {source}")]
+    Session { path: PathBuf, number: usize, source: SchemeError },
+    #[error("{path}: [[logs]] number {number}: {source}")]
+    Logs { path: PathBuf, number: usize, source: LocationError },
+}
+
+impl Config {
+    /// Reads and checks the configuration at `path`. Relative paths in it are relative to its folder.
+    pub fn load(path: &Path) -> Result<Config, ConfigError> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?;
+        Config::parse(&text, path)
+    }
+
+    /// Checks the text of a configuration as if it stood at `path`.
+    pub fn parse(text: &str, path: &Path) -> Result<Config, ConfigError> {
+        let raw: raw::Config = toml::from_str(text).map_err(|error| ConfigError::Syntax {
+            path: path.to_owned(),
+            line: error.span().map_or(1, |span| text[..span.start].matches('\n').count() + 1),
+            message: suggest::explain(error.message()),
+        })?;
+        raw.check(path)
+    }
+
+    /// The time that the config fixes, or the machine's clock.
+    pub fn clock(&self) -> crate::time::Clock {
+        self.now.map_or(crate::time::Clock::System, crate::time::Clock::Fixed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LEAST: &str = "[state]\nlocation = \"state\"\n[[logs]]\nlocation = \"logs\"\n[[session]]\nscheme = \"secure-media-delivery\"\n";
+
+    fn parse(text: &str) -> Result<Config, ConfigError> {
+        Config::parse(text, Path::new("/etc/sw/streamwarden.toml"))
+    }
+
+    fn refused(text: &str) -> String {
+        parse(text).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn the_defaults_are_those_of_the_design() {
+        let config = parse(LEAST).unwrap();
+        assert_eq!(config.state, Path::new("/etc/sw/state"));
+        assert_eq!(config.logs[0].lookback, Span::hours(26));
+        assert_eq!(config.detect.refused_status, [401, 403]);
+        assert_eq!(config.guard.mode, Mode::Enforce);
+        assert_eq!(config.guard.max_new_revocations, 50);
+        assert_eq!(config.guard.max_share, 0.02);
+        assert_eq!(config.guard.max_age, Span::hours(6));
+        assert_eq!(config.guard.ttl_growth, 2.0);
+        assert_eq!(config.guard.ttl_max, Span::hours(24));
+        assert!(!config.guard.enforce_unbound && !config.guard.enforce_derived);
+        assert_eq!(config.engine.memory.bytes(), 1_000_000_000);
+        assert_eq!(config.schedule.every, Span::minutes(1));
+        assert!(config.waf.is_none());
+    }
+
+    #[test]
+    fn an_unknown_key_is_refused_with_its_line_and_the_nearest_right_one() {
+        let error = refused(&format!("{LEAST}[guard]\nmax_new_revocation = 3\n"));
+        assert!(error.contains("streamwarden.toml:8"), "{error}");
+        assert!(
+            error.contains("max_new_revocation") && error.contains("did you mean `max_new_revocations`"),
+            "{error}"
+        );
+        let error = refused(&format!("[gaurd]\n{LEAST}"));
+        assert!(error.contains("did you mean `guard`"), "{error}");
+    }
+
+    #[test]
+    fn wrong_values_are_refused_with_their_key() {
+        for (line, part) in [
+            ("[guard]\nmax_share = 1.5", "max_share"),
+            ("[guard]\nttl_growth = 0.5", "ttl_growth"),
+            ("[guard]\nmode = \"block\"", "enforce"),
+            ("[guard]\nttl_max = \"soon\"", "soon"),
+            ("[detect]\nrefused_status = [200]", "refused_status"),
+            ("[engine]\nmemory = \"lots\"", "lots"),
+            ("[engine]\nmemory = \"1KB\"", "memory"),
+            ("[schedule]\nevery = \"0s\"", "every"),
+            ("[waf]\nname = \"my group\"\nid = \"a\"", "name"),
+            ("[waf]\nname = \"group\"\nid = \"x\"", "waf.id"),
+            ("[detectors.many_ips]\nwindow = \"7m\"\nevery = \"5m\"", "multiple"),
+            ("[detectors.many_ips]\nmax_networks = [1]", "max_networks"),
+            ("[lists]\nactivity = [\"x\"]", "activity"),
+            ("[lists]\n\"my list\" = [\"x\"]", "my list"),
+        ] {
+            let error = refused(&format!("{LEAST}{line}\n"));
+            assert!(error.contains(part), "{line}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_config_without_logs_or_sessions_is_refused() {
+        assert!(refused("[state]\nlocation = \"s\"\n").contains("logs"));
+        assert!(refused("[state]\nlocation = \"s\"\n[[logs]]\nlocation = \"l\"\n").contains("session"));
+        assert!(
+            refused("[[logs]]\nlocation = \"l\"\n[[session]]\nscheme = \"secure-media-delivery\"\n").contains("state")
+        );
+    }
+}

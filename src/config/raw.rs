@@ -1,0 +1,392 @@
+//! The configuration as it is written, and the checks that turn it into [`super::Config`].
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Deserializer};
+
+use super::{ConfigError, Logs};
+use crate::detect::file::{Parameter, Strength};
+use crate::schema::Table;
+use crate::session::{Scheme, SchemeConfig};
+use crate::source::Location;
+use crate::time::Span;
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    #[serde(default, deserialize_with = "instant")]
+    now: Option<DateTime<Utc>>,
+    state: State,
+    #[serde(default)]
+    logs: Vec<LogsEntry>,
+    #[serde(default)]
+    session: Vec<SchemeConfig>,
+    #[serde(default)]
+    geoip: GeoIp,
+    #[serde(default)]
+    detect: Detect,
+    #[serde(default)]
+    detectors: BTreeMap<String, DetectorSettings>,
+    #[serde(default)]
+    lists: BTreeMap<String, Vec<String>>,
+    #[serde(default)]
+    guard: Guard,
+    #[serde(default)]
+    waf: Option<Waf>,
+    #[serde(default)]
+    engine: Engine,
+    #[serde(default)]
+    schedule: Schedule,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct State {
+    location: PathBuf,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct LogsEntry {
+    location: String,
+    #[serde(default)]
+    format: LogFormat,
+    #[serde(default = "default_lookback")]
+    lookback: Span,
+}
+
+/// How the log objects of one place are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LogFormat {
+    /// By content.
+    #[default]
+    Auto,
+    /// Tab separated, columns named by a `#Fields` line.
+    Standard,
+}
+
+/// MaxMind-format files for logs that carry no country or ASN.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GeoIp {
+    #[serde(default)]
+    pub country: Option<PathBuf>,
+    #[serde(default)]
+    pub asn: Option<PathBuf>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Detect {
+    /// A folder of detectors beside the built-in ones.
+    pub queries: Option<PathBuf>,
+    /// The statuses with which the edge's token check refuses.
+    pub refused_status: Vec<u16>,
+}
+
+impl Default for Detect {
+    fn default() -> Self {
+        Detect { queries: None, refused_status: vec![401, 403] }
+    }
+}
+
+/// What the config says of one detector: overrides of its header, and its parameters.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub struct DetectorSettings {
+    #[serde(default)]
+    pub window: Option<Span>,
+    #[serde(default)]
+    pub every: Option<Span>,
+    #[serde(default)]
+    pub ttl: Option<Span>,
+    #[serde(default)]
+    pub strength: Option<Strength>,
+    #[serde(default)]
+    pub mode: Option<Mode>,
+    /// Everything else is a parameter; [`crate::detect`] knows which there are.
+    #[serde(flatten)]
+    pub params: BTreeMap<String, Parameter>,
+}
+
+/// What a decision may do; the lesser of the overall mode and the detector's counts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// The detector is not run.
+    Off,
+    /// History only.
+    Observe,
+    /// WAF counts matching requests.
+    Count,
+    /// WAF blocks them.
+    #[default]
+    Enforce,
+}
+
+impl Mode {
+    pub fn name(self) -> &'static str {
+        match self {
+            Mode::Off => "off",
+            Mode::Observe => "observe",
+            Mode::Count => "count",
+            Mode::Enforce => "enforce",
+        }
+    }
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Guard {
+    pub mode: Mode,
+    /// Automatic first blocks of the last hour, at most the greater of this and `max_share`.
+    pub max_new_revocations: u64,
+    /// Share of the sessions in the evaluated windows.
+    pub max_share: f64,
+    /// A session that ended longer ago is recorded, not blocked.
+    pub max_age: Span,
+    pub ttl_growth: f64,
+    pub ttl_max: Span,
+    pub enforce_unbound: bool,
+    pub enforce_derived: bool,
+}
+
+impl Default for Guard {
+    fn default() -> Self {
+        Guard {
+            mode: Mode::Enforce,
+            max_new_revocations: 50,
+            max_share: 0.02,
+            max_age: Span::hours(6),
+            ttl_growth: 2.0,
+            ttl_max: Span::hours(24),
+            enforce_unbound: false,
+            enforce_derived: false,
+        }
+    }
+}
+
+/// The rule group that is kept in step; scope CLOUDFRONT.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Waf {
+    pub name: String,
+    pub id: String,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Engine {
+    /// What queries may hold in memory before they spill to disk.
+    pub memory: ByteSize,
+    /// 0: all cores.
+    pub threads: usize,
+}
+
+impl Default for Engine {
+    fn default() -> Self {
+        Engine { memory: ByteSize(1_000_000_000), threads: 0 }
+    }
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Schedule {
+    pub every: Span,
+}
+
+impl Default for Schedule {
+    fn default() -> Self {
+        Schedule { every: Span::minutes(1) }
+    }
+}
+
+/// A number of bytes, written as `500MB`, `1GB` (powers of ten) or `512MiB`, `1GiB` (powers of two).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ByteSize(u64);
+
+impl ByteSize {
+    pub fn bytes(self) -> usize {
+        usize::try_from(self.0).unwrap_or(usize::MAX)
+    }
+}
+
+impl<'de> Deserialize<'de> for ByteSize {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+        let unit: Option<u64> = match text[digits..].trim() {
+            "B" => Some(1),
+            "KB" => Some(1_000),
+            "MB" => Some(1_000_000),
+            "GB" => Some(1_000_000_000),
+            "KiB" => Some(1 << 10),
+            "MiB" => Some(1 << 20),
+            "GiB" => Some(1 << 30),
+            _ => None,
+        };
+        let number: Option<u64> = text[..digits].parse().ok();
+        number
+            .zip(unit)
+            .and_then(|(number, unit)| number.checked_mul(unit))
+            .map(ByteSize)
+            .ok_or_else(|| serde::de::Error::custom(format!("{text:?} is not a size such as 500MB, 1GB or 512MiB")))
+    }
+}
+
+fn default_lookback() -> Span {
+    Span::hours(26)
+}
+
+/// A TOML date-time or a text, RFC 3339 either way.
+fn instant<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<DateTime<Utc>>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Written {
+        Text(String),
+        Date(toml::value::Datetime),
+    }
+    let text = match Written::deserialize(deserializer)? {
+        Written::Text(text) => text,
+        Written::Date(date) => date.to_string(),
+    };
+    crate::time::parse_instant(&text).map(Some).map_err(serde::de::Error::custom)
+}
+
+impl Config {
+    pub fn check(self, path: &Path) -> Result<super::Config, ConfigError> {
+        let wrong =
+            |key: &str, message: String| ConfigError::Value { path: path.to_owned(), key: key.to_owned(), message };
+        // An absolute folder, so that the ledger names a place the same way wherever a run is started.
+        let file = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+        let folder = file.parent().unwrap_or(Path::new("/"));
+        let resolve = |relative: PathBuf| folder.join(relative);
+
+        if self.logs.is_empty() {
+            return Err(wrong("logs", "at least one [[logs]] with a location is needed".into()));
+        }
+        if self.session.is_empty() {
+            return Err(wrong("session", "at least one [[session]] with a scheme is needed".into()));
+        }
+        let state = self.state.location.to_string_lossy();
+        if state.contains("://") {
+            return Err(wrong("state.location", format!("{state}: only a folder can hold the state so far")));
+        }
+        let mut logs = Vec::new();
+        for (index, entry) in self.logs.into_iter().enumerate() {
+            let location = Location::parse(&entry.location, folder).map_err(|source| ConfigError::Logs {
+                path: path.to_owned(),
+                number: index + 1,
+                source,
+            })?;
+            logs.push(Logs { location, format: entry.format, lookback: entry.lookback });
+        }
+        let mut sessions = Vec::new();
+        for (index, entry) in self.session.into_iter().enumerate() {
+            let scheme = Scheme::try_from(entry).map_err(|source| ConfigError::Session {
+                path: path.to_owned(),
+                number: index + 1,
+                source,
+            })?;
+            sessions.push(scheme);
+        }
+        for status in &self.detect.refused_status {
+            if !(400..=599).contains(status) {
+                return Err(wrong("detect.refused_status", format!("{status} is not an error status (400 to 599)")));
+            }
+        }
+        for (name, settings) in &self.detectors {
+            settings.check().map_err(|message| wrong(&format!("detectors.{name}"), message))?;
+        }
+        for name in self.lists.keys() {
+            check_list_name(name).map_err(|message| wrong(&format!("lists.{name}"), message))?;
+        }
+        self.guard.check().map_err(|(key, message)| wrong(&format!("guard.{key}"), message))?;
+        if let Some(waf) = &self.waf {
+            waf.check().map_err(|(key, message)| wrong(&format!("waf.{key}"), message))?;
+        }
+        if self.engine.memory.bytes() < 64_000_000 {
+            return Err(wrong("engine.memory", "at least 64MB are needed".into()));
+        }
+        if self.schedule.every.is_zero() {
+            return Err(wrong("schedule.every", "must be longer than nothing".into()));
+        }
+        Ok(super::Config {
+            path: path.to_owned(),
+            now: self.now,
+            state: resolve(self.state.location),
+            logs,
+            sessions,
+            geoip: GeoIp { country: self.geoip.country.map(resolve), asn: self.geoip.asn.map(resolve) },
+            detect: Detect { queries: self.detect.queries.map(resolve), ..self.detect },
+            detectors: self.detectors,
+            lists: self.lists,
+            guard: self.guard,
+            waf: self.waf,
+            engine: self.engine,
+            schedule: self.schedule,
+        })
+    }
+}
+
+impl DetectorSettings {
+    fn check(&self) -> Result<(), String> {
+        if let (Some(window), Some(every)) = (self.window, self.every) {
+            crate::detect::window::check_lengths(window, every)?;
+        }
+        if self.ttl.is_some_and(Span::is_zero) {
+            return Err("ttl must be longer than nothing".into());
+        }
+        Ok(())
+    }
+}
+
+impl Guard {
+    fn check(&self) -> Result<(), (&'static str, String)> {
+        if !(0.0..=1.0).contains(&self.max_share) {
+            return Err(("max_share", format!("{} is not a share between 0 and 1", self.max_share)));
+        }
+        if !(1.0..=100.0).contains(&self.ttl_growth) {
+            return Err(("ttl_growth", format!("{} is not a factor between 1 and 100", self.ttl_growth)));
+        }
+        if self.ttl_max.is_zero() {
+            return Err(("ttl_max", "must be longer than nothing".into()));
+        }
+        Ok(())
+    }
+}
+
+impl Waf {
+    /// The forms that the WAF API takes (`EntityName`, `EntityId`).
+    fn check(&self) -> Result<(), (&'static str, String)> {
+        let word = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
+        if self.name.is_empty() || self.name.len() > 128 || !self.name.chars().all(word) {
+            return Err(("name", format!("{:?} is not a rule group's name (1 to 128 of A-Z a-z 0-9 _ -)", self.name)));
+        }
+        if uuid::Uuid::parse_str(&self.id).is_err() {
+            return Err((
+                "id",
+                format!(
+                    "{:?} is not a rule group's id (a UUID: `aws wafv2 list-rule-groups --scope CLOUDFRONT --region us-east-1` shows it)",
+                    self.id
+                ),
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// A list is a table for detectors, so its name is a plain SQL name that no other table has.
+fn check_list_name(name: &str) -> Result<(), String> {
+    let plain = name.starts_with(|c: char| c.is_ascii_lowercase())
+        && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
+    if !plain {
+        return Err(format!("{name:?} cannot name a list: use a-z, 0-9 and _, a letter first"));
+    }
+    if name.starts_with("stored_") || Table::ALL.iter().any(|table| table.name() == name) {
+        return Err(format!("{name:?} is the name of a table"));
+    }
+    Ok(())
+}

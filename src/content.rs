@@ -1,0 +1,164 @@
+//! What a request was for: the kind of file, and the asset that it belongs to.
+
+/// Kind of a request, from its path's ending.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Manifest,
+    Segment,
+    Key,
+    Other,
+}
+
+impl Kind {
+    pub fn name(self) -> &'static str {
+        match self {
+            Kind::Manifest => "manifest",
+            Kind::Segment => "segment",
+            Kind::Key => "key",
+            Kind::Other => "other",
+        }
+    }
+}
+
+/// Kind of a path (without its token and query): HLS, DASH, CMAF and Smooth Streaming.
+pub fn kind(path: &str) -> Kind {
+    let name = path.rsplit('/').next().unwrap_or_default();
+    // Smooth Streaming: /x.ism/Manifest, /x.ism/QualityLevels(n)/Fragments(video=n)
+    if name.eq_ignore_ascii_case("manifest") {
+        return Kind::Manifest;
+    }
+    if name.starts_with("Fragments(") {
+        return Kind::Segment;
+    }
+    let Some((_, ending)) = name.rsplit_once('.') else {
+        return if name.eq_ignore_ascii_case("key") { Kind::Key } else { Kind::Other };
+    };
+    match ending.to_ascii_lowercase().as_str() {
+        "m3u8" | "m3u" | "mpd" => Kind::Manifest,
+        "ts" | "m4s" | "mp4" | "m4v" | "m4a" | "cmfv" | "cmfa" | "cmft" | "aac" | "ac3" | "ec3" | "mp3" | "webm"
+        | "vtt" | "webvtt" | "ttml" | "dash" | "m2ts" => Kind::Segment,
+        "key" => Kind::Key,
+        _ => Kind::Other,
+    }
+}
+
+/// The asset of a path: its folder, without the folders at the end that tell a variant, a track or a period
+/// apart. A file that stands at the top is its own asset, without the number in its name.
+/// None for the root.
+pub fn asset(path: &str) -> Option<&str> {
+    let folder_end = path.rfind('/')?;
+    let mut asset = &path[..folder_end];
+    while let Some((above, last)) = asset.rsplit_once('/') {
+        if above.is_empty() || !is_rendition(last) {
+            break;
+        }
+        asset = above;
+    }
+    if !asset.is_empty() {
+        return Some(asset);
+    }
+    let stem = path.rsplit_once('.').map_or(path, |(stem, _)| stem);
+    let stem = stem.trim_end_matches(|c: char| c.is_ascii_digit()).trim_end_matches(['-', '_', '.']);
+    (stem.len() > 1).then_some(stem)
+}
+
+/// Whether a folder's name tells a rendition apart rather than an asset.
+fn is_rendition(folder: &str) -> bool {
+    const WORDS: [&str; 22] = [
+        "hls",
+        "dash",
+        "cmaf",
+        "ts",
+        "mp4",
+        "fmp4",
+        "h264",
+        "h265",
+        "hevc",
+        "avc",
+        "av1",
+        "aac",
+        "video",
+        "audio",
+        "subs",
+        "subtitles",
+        "captions",
+        "text",
+        "segments",
+        "chunks",
+        "media",
+        "low_latency",
+    ];
+    const PREFIXES: [&str; 14] = [
+        "video",
+        "audio",
+        "sub",
+        "v",
+        "a",
+        "stream",
+        "variant",
+        "rendition",
+        "level",
+        "track",
+        "bitrate",
+        "quality",
+        "profile",
+        "period",
+    ];
+    const SUFFIXES: [&str; 5] = ["p", "k", "kbps", "mbps", "fps"];
+    let lower = folder.to_ascii_lowercase();
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit() || b == b'.' || b == b'x');
+    let numbered = |rest: &str| {
+        let rest = rest.trim_start_matches(['-', '_', '=']);
+        is_number(rest) || SUFFIXES.iter().any(|suffix| rest.strip_suffix(suffix).is_some_and(is_number))
+    };
+    WORDS.contains(&lower.as_str())
+        || lower.starts_with("qualitylevels(")
+        || SUFFIXES.iter().any(|suffix| lower.strip_suffix(suffix).is_some_and(is_number))
+        || lower.split_once('x').is_some_and(|(width, height)| is_number(width) && is_number(height))
+        || PREFIXES.iter().any(|prefix| lower.strip_prefix(prefix).is_some_and(numbered))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kinds() {
+        for (path, expected) in [
+            ("/live/a/master.m3u8", Kind::Manifest),
+            ("/x.ism/Manifest", Kind::Manifest),
+            ("/live/a/720p/seg_1.TS", Kind::Segment),
+            ("/x.ism/QualityLevels(500)/Fragments(video=0)", Kind::Segment),
+            ("/drm/a.key", Kind::Key),
+            ("/favicon.ico", Kind::Other),
+            ("/", Kind::Other),
+            ("", Kind::Other),
+        ] {
+            assert_eq!(kind(path), expected, "{path}");
+        }
+    }
+
+    #[test]
+    fn all_renditions_of_an_asset_are_one() {
+        for path in [
+            "/live/sport1/master.m3u8",
+            "/live/sport1/720p/index.m3u8",
+            "/live/sport1/720p/seg_000123.ts",
+            "/live/sport1/audio_1/seg_000123.aac",
+            "/live/sport1/hls/v3/seg.m4s",
+            "/live/sport1/1280x720/5000k/1.ts",
+        ] {
+            assert_eq!(asset(path), Some("/live/sport1"), "{path}");
+        }
+    }
+
+    #[test]
+    fn different_assets_stay_apart() {
+        assert_eq!(asset("/vod/film-0042/1080p/seg_1.m4s"), Some("/vod/film-0042"));
+        assert_eq!(asset("/vod/film-0043/1080p/seg_1.m4s"), Some("/vod/film-0043"));
+        assert_eq!(asset("/channel/7/seg_1.ts"), Some("/channel/7"));
+        assert_eq!(asset("/news_00017.ts"), Some("/news"));
+        assert_eq!(asset("/"), None);
+        assert_eq!(asset(""), None);
+    }
+}

@@ -1,0 +1,602 @@
+//! Decisions: findings, history and facts in, events out. Pure; `now` is a value like the others.
+//!
+//! One strong finding revokes, or two medium ones of different families in overlapping windows. What may not
+//! be blocked, or not yet, is recorded as `observed` or `held`. Deciding again on the same input gives
+//! nothing: a verdict counts once per window.
+
+use std::collections::BTreeMap;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use crate::config::{Guard, Mode};
+use crate::detect::Finding;
+use crate::detect::file::{Detector, Strength};
+use crate::detect::window::Window;
+use crate::time::Span;
+
+/// A row of `revocations`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Event {
+    pub time: DateTime<Utc>,
+    pub sequence: i64,
+    pub event: EventKind,
+    pub session_id: String,
+    pub detector: Option<String>,
+    pub score: Option<f64>,
+    pub strength: Option<Strength>,
+    pub evidence: Option<String>,
+    pub reason: Option<String>,
+    pub origin: Origin,
+    pub actor: String,
+    pub mode: Mode,
+    pub window_start: Option<DateTime<Utc>>,
+    pub window_end: Option<DateTime<Utc>>,
+    pub expires_at: Option<DateTime<Utc>>,
+    pub run_id: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum EventKind {
+    /// Blocked from here until `expires_at`.
+    Revoked,
+    /// Blocked for longer.
+    Extended,
+    /// The block ended by time.
+    Expired,
+    /// The block was ended by a person.
+    Restored,
+    /// Would have been blocked, but for the guard.
+    Held,
+    /// A person let a held one through: blocked from here.
+    Released,
+    /// Would have been blocked, but for the mode, the age or the kind of session.
+    Observed,
+}
+
+impl EventKind {
+    pub fn name(self) -> &'static str {
+        match self {
+            EventKind::Revoked => "revoked",
+            EventKind::Extended => "extended",
+            EventKind::Expired => "expired",
+            EventKind::Restored => "restored",
+            EventKind::Held => "held",
+            EventKind::Released => "released",
+            EventKind::Observed => "observed",
+        }
+    }
+}
+
+/// Where a block comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Origin {
+    Auto,
+    Manual,
+    Dynamodb,
+}
+
+/// The rules of a decision, from the config.
+pub struct Policy<'a> {
+    pub guard: &'a Guard,
+    pub detectors: BTreeMap<&'a str, DetectorPolicy>,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct DetectorPolicy {
+    pub mode: Mode,
+    pub ttl: Span,
+}
+
+impl<'a> Policy<'a> {
+    pub fn new(guard: &'a Guard, detectors: &'a [Detector]) -> Self {
+        let detectors = detectors
+            .iter()
+            .map(|detector| (detector.name.as_str(), DetectorPolicy { mode: detector.mode, ttl: detector.ttl }))
+            .collect();
+        Policy { guard, detectors }
+    }
+
+    /// What a finding may do: the lesser of the overall mode and its detector's. A detector that is gone
+    /// from the config may do nothing.
+    fn mode(&self, finding: &Finding) -> Mode {
+        let own = self.detectors.get(finding.detector.as_str()).map_or(Mode::Off, |detector| detector.mode);
+        own.min(self.guard.mode)
+    }
+
+    fn ttl(&self, detector: &str) -> Span {
+        self.detectors.get(detector).map_or(Span::minutes(0), |detector| detector.ttl)
+    }
+}
+
+/// What the tables know of a session.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Facts {
+    pub bound: bool,
+    pub derived: bool,
+    pub last_seen: DateTime<Utc>,
+    /// The latest expiry of its tokens; none where one cannot be read.
+    pub token_expires: Option<DateTime<Utc>>,
+}
+
+/// Where a session stands by its history.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Standing {
+    pub active: Option<Active>,
+    /// Blocks that ended by time: each makes the next one longer.
+    pub ended_blocks: u32,
+    /// The end of the latest window that was decided on.
+    pub decided_until: Option<DateTime<Utc>>,
+    /// Until when an `observed` event stands for the block that it was not.
+    pub observed_until: Option<DateTime<Utc>>,
+    /// It was held, and nothing came of it since.
+    pub held: bool,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Active {
+    pub mode: Mode,
+    pub expires_at: DateTime<Utc>,
+}
+
+impl Standing {
+    /// Folds a session's events, which are in the order of their sequence.
+    pub fn of<'a>(events: impl IntoIterator<Item = &'a Event>) -> Standing {
+        let mut standing = Standing::default();
+        for event in events {
+            standing.apply(event);
+        }
+        standing
+    }
+
+    fn apply(&mut self, event: &Event) {
+        self.decided_until = self.decided_until.max(event.window_end);
+        match event.event {
+            EventKind::Revoked | EventKind::Extended | EventKind::Released => {
+                self.active = event.expires_at.map(|expires_at| Active { mode: event.mode, expires_at });
+                self.held = false;
+            }
+            EventKind::Expired => {
+                self.active = None;
+                self.ended_blocks += 1;
+            }
+            EventKind::Restored => {
+                self.active = None;
+                self.held = false;
+            }
+            EventKind::Held => self.held = true,
+            EventKind::Observed => self.observed_until = self.observed_until.max(event.expires_at),
+        }
+    }
+}
+
+/// What the findings of a session come to.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Verdict {
+    pub mode: Mode,
+    /// The latest window in which it holds.
+    pub window: Window,
+    /// Detectors that agree, in order of their names.
+    pub detectors: Vec<String>,
+    pub score: f64,
+    pub strength: Strength,
+    pub ttl: Span,
+    pub evidence: String,
+}
+
+/// Judges the findings of one session: at the highest mode at which they suffice.
+pub fn verdict(findings: &[Finding], policy: &Policy<'_>) -> Option<Verdict> {
+    [Mode::Enforce, Mode::Count, Mode::Observe].into_iter().find_map(|mode| {
+        let able: Vec<&Finding> = findings.iter().filter(|finding| policy.mode(finding) >= mode).collect();
+        let window = able.iter().filter_map(|finding| deciding_window(finding, &able)).max()?;
+        // Everything that speaks in that window, each detector with its highest score.
+        let mut best: BTreeMap<&str, &Finding> = BTreeMap::new();
+        for finding in able.iter().filter(|finding| finding.window().overlaps(&window)) {
+            let kept = best.entry(&finding.detector).or_insert(finding);
+            if (finding.strength, finding.score) > (kept.strength, kept.score) {
+                *kept = finding;
+            }
+        }
+        let agreeing: Vec<&Finding> =
+            best.values().copied().filter(|finding| finding.strength > Strength::Weak).collect();
+        Some(Verdict {
+            mode,
+            window,
+            detectors: agreeing.iter().map(|finding| finding.detector.clone()).collect(),
+            score: agreeing.iter().map(|finding| finding.score).fold(0.0, f64::max),
+            strength: agreeing.iter().map(|finding| finding.strength).max()?,
+            ttl: agreeing.iter().map(|finding| policy.ttl(&finding.detector)).max()?,
+            evidence: evidence(best.values().copied()),
+        })
+    })
+}
+
+/// The window of a finding, if the finding decides: it is strong, or a medium one of another family agrees.
+fn deciding_window(finding: &Finding, all: &[&Finding]) -> Option<Window> {
+    let window = finding.window();
+    let agreed = || {
+        all.iter().any(|other| {
+            other.strength >= Strength::Medium && other.family != finding.family && other.window().overlaps(&window)
+        })
+    };
+    match finding.strength {
+        Strength::Strong => Some(window),
+        Strength::Medium if agreed() => Some(window),
+        _ => None,
+    }
+}
+
+fn evidence<'a>(findings: impl Iterator<Item = &'a Finding>) -> String {
+    let parts: Vec<Value> = findings
+        .map(|finding| {
+            json!({
+                "detector": finding.detector,
+                "score": finding.score,
+                "strength": finding.strength,
+                "window_start": crate::time::rfc3339(finding.window_start),
+                "window_end": crate::time::rfc3339(finding.window_end),
+                "evidence": serde_json::from_str::<Value>(&finding.evidence).unwrap_or_default(),
+            })
+        })
+        .collect();
+    Value::Array(parts).to_string()
+}
+
+/// What is to become of a session.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Proposal {
+    /// A first block, or one of a higher mode: the guard has a word in it.
+    Block(Draft),
+    Extend(Draft),
+    Observe(Draft),
+}
+
+/// An event that is not numbered yet.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Draft {
+    pub session_id: String,
+    pub verdict: Verdict,
+    pub expires_at: Option<DateTime<Utc>>,
+    pub reason: String,
+}
+
+/// Proposes what to do with a session at `now`; nothing if its verdict was acted on before.
+pub fn propose(
+    session_id: &str,
+    findings: &[Finding],
+    standing: &Standing,
+    facts: &Facts,
+    policy: &Policy<'_>,
+    now: DateTime<Utc>,
+) -> Option<Proposal> {
+    let verdict = verdict(findings, policy)?;
+    let is_new = standing.decided_until.is_none_or(|decided| verdict.window.end > decided);
+    if !is_new && !standing.held {
+        return None;
+    }
+    let guard = policy.guard;
+    let first_ttl = TimeDelta::microseconds(
+        (verdict.ttl.as_micros() as f64 * guard.ttl_growth.powi(standing.ended_blocks as i32))
+            .min(guard.ttl_max.as_micros() as f64) as i64,
+    );
+    let mut expires_at = now + first_ttl;
+    if let Some(token_expires) = facts.token_expires {
+        expires_at = expires_at.min(token_expires);
+    }
+    let because = match verdict.detectors.as_slice() {
+        [one] => format!("{one} is {}", verdict.strength.name()),
+        several => format!("{} agree", several.join(", ")),
+    };
+    let draft = |expires_at, reason: String| Draft {
+        session_id: session_id.to_owned(),
+        verdict: verdict.clone(),
+        expires_at,
+        reason,
+    };
+
+    let token_still_valid = facts.token_expires.is_some_and(|expires| expires > now);
+    let hindrance = if verdict.mode == Mode::Observe {
+        Some("mode observe".to_owned())
+    } else if expires_at <= now {
+        Some("its token has expired".to_owned())
+    } else if facts.derived && !guard.enforce_derived {
+        Some("the session is derived from a signature, which many viewers can share (guard.enforce_derived)".to_owned())
+    } else if !facts.derived && !facts.bound && !guard.enforce_unbound {
+        Some(
+            "the token's signature does not cover the session id, so anybody can choose it (guard.enforce_unbound)"
+                .to_owned(),
+        )
+    } else if facts.last_seen < now - guard.max_age.delta() && !token_still_valid {
+        Some(format!(
+            "last seen {}, longer than guard.max_age = {} ago",
+            crate::time::rfc3339(facts.last_seen),
+            guard.max_age
+        ))
+    } else {
+        None
+    };
+    if let Some(hindrance) = hindrance {
+        // One event for as long as the block would have lasted.
+        let said = standing.observed_until.is_some_and(|until| until > now) || standing.active.is_some();
+        let expires_at = (expires_at > now).then_some(expires_at);
+        return (!said).then(|| Proposal::Observe(draft(expires_at, format!("{because}; not blocked: {hindrance}"))));
+    }
+    match &standing.active {
+        Some(active) if active.mode >= verdict.mode => {
+            (expires_at > active.expires_at).then(|| Proposal::Extend(draft(Some(expires_at), because)))
+        }
+        _ => Some(Proposal::Block(draft(Some(expires_at), because))),
+    }
+}
+
+/// Whether so many first blocks are too many: more than the greater of `max_new_revocations` and `max_share`
+/// of the sessions in the evaluated windows, those of the last hour included.
+pub fn guard_trips(new_blocks: usize, blocks_of_last_hour: u64, sessions: u64, guard: &Guard) -> bool {
+    let limit = (guard.max_new_revocations as f64).max(guard.max_share * sessions as f64);
+    new_blocks as f64 + blocks_of_last_hour as f64 > limit
+}
+
+/// Numbers events in the order in which they are made.
+pub struct Recorder<'a> {
+    pub now: DateTime<Utc>,
+    pub next_sequence: i64,
+    pub run_id: &'a str,
+    pub actor: &'a str,
+    pub events: Vec<Event>,
+}
+
+impl Recorder<'_> {
+    /// An event about a verdict.
+    pub fn record(&mut self, kind: EventKind, draft: Draft) {
+        let verdict = draft.verdict;
+        let event = Event {
+            time: self.now,
+            sequence: self.next_sequence,
+            event: kind,
+            session_id: draft.session_id,
+            detector: Some(verdict.detectors.join(",")),
+            score: Some(verdict.score),
+            strength: Some(verdict.strength),
+            evidence: Some(verdict.evidence),
+            reason: Some(draft.reason),
+            origin: Origin::Auto,
+            actor: self.actor.to_owned(),
+            mode: verdict.mode,
+            window_start: Some(verdict.window.start),
+            window_end: Some(verdict.window.end),
+            expires_at: draft.expires_at,
+            run_id: self.run_id.to_owned(),
+        };
+        self.push(event);
+    }
+
+    /// The end of a block by time. `block` is the event that the block stands on.
+    pub fn expire(&mut self, block: &Event) {
+        let event = Event {
+            time: self.now,
+            sequence: self.next_sequence,
+            event: EventKind::Expired,
+            reason: Some("its time was over".to_owned()),
+            actor: self.actor.to_owned(),
+            run_id: self.run_id.to_owned(),
+            evidence: None,
+            ..block.clone()
+        };
+        self.push(event);
+    }
+
+    fn push(&mut self, event: Event) {
+        self.next_sequence += 1;
+        self.events.push(event);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(minute: i64) -> DateTime<Utc> {
+        "2026-11-20T18:00:00Z".parse::<DateTime<Utc>>().unwrap() + TimeDelta::minutes(minute)
+    }
+
+    fn finding(detector: &str, family: &str, strength: Strength, end: i64) -> Finding {
+        Finding {
+            session_id: "session".into(),
+            detector: detector.into(),
+            window_start: at(end - 30),
+            window_end: at(end),
+            score: 1.5,
+            strength,
+            family: family.into(),
+            evidence: "{\"n\":1}".into(),
+            run_id: "r".into(),
+        }
+    }
+
+    fn policy(guard: &Guard) -> Policy<'_> {
+        let detector = |mode| DetectorPolicy { mode, ttl: Span::hours(1) };
+        Policy {
+            guard,
+            detectors: BTreeMap::from([
+                ("ips", detector(Mode::Enforce)),
+                ("agents", detector(Mode::Enforce)),
+                ("trial", detector(Mode::Observe)),
+                ("counted", detector(Mode::Count)),
+            ]),
+        }
+    }
+
+    fn facts() -> Facts {
+        Facts { bound: true, derived: false, last_seen: at(30), token_expires: None }
+    }
+
+    use Strength::{Medium, Strong, Weak};
+
+    #[test]
+    fn one_strong_or_two_mediums_of_different_families_that_overlap() {
+        let guard = Guard::default();
+        let judge = |findings: &[Finding]| verdict(findings, &policy(&guard)).map(|verdict| verdict.mode);
+        assert_eq!(judge(&[finding("ips", "fanout", Strong, 30)]), Some(Mode::Enforce));
+        assert_eq!(judge(&[finding("ips", "fanout", Medium, 30)]), None);
+        assert_eq!(
+            judge(&[finding("ips", "fanout", Medium, 30), finding("agents", "device", Medium, 45)]),
+            Some(Mode::Enforce)
+        );
+        assert_eq!(
+            judge(&[finding("ips", "fanout", Medium, 30), finding("agents", "device", Medium, 60)]),
+            None,
+            "windows that only touch"
+        );
+        assert_eq!(
+            judge(&[finding("ips", "fanout", Medium, 30), finding("agents", "fanout", Medium, 30)]),
+            None,
+            "one family"
+        );
+        assert_eq!(judge(&[finding("ips", "fanout", Medium, 30), finding("agents", "device", Weak, 30)]), None);
+        assert_eq!(judge(&[finding("gone", "x", Strong, 30)]), None, "a detector that is not in the config any more");
+    }
+
+    #[test]
+    fn the_lesser_mode_counts() {
+        let guard = Guard::default();
+        let judge = |findings: &[Finding], guard| verdict(findings, &policy(guard)).map(|verdict| verdict.mode);
+        assert_eq!(judge(&[finding("trial", "x", Strong, 30)], &guard), Some(Mode::Observe));
+        assert_eq!(
+            judge(&[finding("ips", "fanout", Medium, 30), finding("trial", "x", Medium, 30)], &guard),
+            Some(Mode::Observe)
+        );
+        assert_eq!(
+            judge(&[finding("ips", "fanout", Medium, 30), finding("counted", "x", Medium, 30)], &guard),
+            Some(Mode::Count)
+        );
+        assert_eq!(
+            judge(&[finding("ips", "fanout", Strong, 30), finding("trial", "x", Strong, 30)], &guard),
+            Some(Mode::Enforce)
+        );
+        let observing = Guard { mode: Mode::Observe, ..Guard::default() };
+        assert_eq!(judge(&[finding("ips", "fanout", Strong, 30)], &observing), Some(Mode::Observe));
+        let off = Guard { mode: Mode::Off, ..Guard::default() };
+        assert_eq!(judge(&[finding("ips", "fanout", Strong, 30)], &off), None);
+    }
+
+    fn propose_at(
+        findings: &[Finding],
+        standing: &Standing,
+        facts: &Facts,
+        guard: &Guard,
+        now: i64,
+    ) -> Option<Proposal> {
+        propose("session", findings, standing, facts, &policy(guard), at(now))
+    }
+
+    fn recorded(proposal: Proposal, now: i64) -> Event {
+        let mut recorder = Recorder { now: at(now), next_sequence: 1, run_id: "r", actor: "a", events: vec![] };
+        match proposal {
+            Proposal::Block(draft) => recorder.record(EventKind::Revoked, draft),
+            Proposal::Extend(draft) => recorder.record(EventKind::Extended, draft),
+            Proposal::Observe(draft) => recorder.record(EventKind::Observed, draft),
+        }
+        recorder.events.remove(0)
+    }
+
+    #[test]
+    fn a_life_of_blocks() {
+        let guard = Guard::default();
+        let found = |end| [finding("ips", "fanout", Strong, end)];
+        let first = propose_at(&found(30), &Standing::default(), &facts(), &guard, 31).unwrap();
+        assert!(matches!(&first, Proposal::Block(draft) if draft.expires_at == Some(at(31 + 60))));
+        let mut events = vec![recorded(first, 31)];
+
+        // The same window again, as after a crash: nothing.
+        assert_eq!(propose_at(&found(30), &Standing::of(&events), &facts(), &guard, 40), None);
+        // A later window extends, without growth.
+        let longer = propose_at(&found(35), &Standing::of(&events), &facts(), &guard, 41).unwrap();
+        assert!(matches!(&longer, Proposal::Extend(draft) if draft.expires_at == Some(at(41 + 60))));
+        events.push(recorded(longer, 41));
+
+        // It expires; an old window does not bring it back, a new one does, for twice as long.
+        let mut recorder = Recorder { now: at(101), next_sequence: 3, run_id: "r", actor: "a", events: vec![] };
+        recorder.expire(&events[1]);
+        events.append(&mut recorder.events);
+        let standing = Standing::of(&events);
+        assert_eq!((standing.active.clone(), standing.ended_blocks), (None, 1));
+        assert_eq!(propose_at(&found(35), &standing, &facts(), &guard, 102), None);
+        let recent = Facts { last_seen: at(100), ..facts() };
+        let again = propose_at(&found(105), &standing, &recent, &guard, 106).unwrap();
+        assert!(matches!(&again, Proposal::Block(draft) if draft.expires_at == Some(at(106 + 120))));
+
+        // Never longer than ttl_max, never beyond the token.
+        let often = Standing { ended_blocks: 40, ..standing.clone() };
+        let longest = propose_at(&found(105), &often, &recent, &guard, 106).unwrap();
+        assert!(matches!(&longest, Proposal::Block(draft) if draft.expires_at == Some(at(106 + 24 * 60))));
+        let short_token = Facts { token_expires: Some(at(110)), ..recent };
+        let short = propose_at(&found(105), &standing, &short_token, &guard, 106).unwrap();
+        assert!(matches!(&short, Proposal::Block(draft) if draft.expires_at == Some(at(110))));
+    }
+
+    #[test]
+    fn what_is_not_blocked_is_observed_once() {
+        let guard = Guard::default();
+        let found = [finding("ips", "fanout", Strong, 30)];
+        for (facts, now, part) in [
+            (Facts { bound: false, ..facts() }, 31, "enforce_unbound"),
+            (Facts { bound: false, derived: true, ..facts() }, 31, "enforce_derived"),
+            (Facts { token_expires: Some(at(20)), ..facts() }, 31, "token has expired"),
+            (facts(), 30 + 361, "max_age"),
+        ] {
+            match propose_at(&found, &Standing::default(), &facts, &guard, now).unwrap() {
+                Proposal::Observe(draft) => assert!(draft.reason.contains(part), "{}", draft.reason),
+                other => panic!("{part}: {other:?}"),
+            }
+        }
+        // Old, but its token is known to be valid still.
+        let valid = Facts { token_expires: Some(at(1_000)), ..facts() };
+        assert!(matches!(propose_at(&found, &Standing::default(), &valid, &guard, 30 + 361), Some(Proposal::Block(_))));
+        // Unbound and derived sessions can be switched on.
+        let daring = Guard { enforce_unbound: true, enforce_derived: true, ..Guard::default() };
+        let unbound = Facts { bound: false, ..facts() };
+        assert!(matches!(propose_at(&found, &Standing::default(), &unbound, &daring, 31), Some(Proposal::Block(_))));
+
+        let events = [recorded(propose_at(&found, &Standing::default(), &unbound, &guard, 31).unwrap(), 31)];
+        let later = [finding("ips", "fanout", Strong, 35)];
+        assert_eq!(propose_at(&later, &Standing::of(&events), &unbound, &guard, 36), None);
+    }
+
+    #[test]
+    fn a_higher_mode_replaces_a_lower_one() {
+        let counting = Guard { mode: Mode::Count, ..Guard::default() };
+        let found = |end| [finding("ips", "fanout", Strong, end)];
+        let counted = recorded(propose_at(&found(30), &Standing::default(), &facts(), &counting, 31).unwrap(), 31);
+        assert_eq!(counted.mode, Mode::Count);
+        let standing = Standing::of([&counted]);
+        let blocked = propose_at(&found(35), &standing, &facts(), &Guard::default(), 36).unwrap();
+        assert!(matches!(blocked, Proposal::Block(draft) if draft.verdict.mode == Mode::Enforce));
+    }
+
+    #[test]
+    fn a_held_session_can_be_proposed_again_on_the_same_window() {
+        let guard = Guard::default();
+        let found = [finding("ips", "fanout", Strong, 30)];
+        let Some(Proposal::Block(draft)) = propose_at(&found, &Standing::default(), &facts(), &guard, 31) else {
+            panic!("not proposed");
+        };
+        let mut recorder = Recorder { now: at(31), next_sequence: 1, run_id: "r", actor: "a", events: vec![] };
+        recorder.record(EventKind::Held, draft);
+        let standing = Standing::of(&recorder.events);
+        assert!(standing.held && standing.active.is_none());
+        assert!(matches!(propose_at(&found, &standing, &facts(), &guard, 40), Some(Proposal::Block(_))));
+    }
+
+    #[test]
+    fn the_guard_takes_the_greater_limit_and_counts_the_last_hour() {
+        let guard = Guard { max_new_revocations: 50, max_share: 0.02, ..Guard::default() };
+        assert!(!guard_trips(50, 0, 100, &guard));
+        assert!(guard_trips(51, 0, 100, &guard));
+        assert!(guard_trips(1, 50, 100, &guard));
+        assert!(!guard_trips(100, 100, 10_000, &guard));
+        assert!(guard_trips(101, 100, 10_000, &guard));
+    }
+}

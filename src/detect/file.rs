@@ -1,0 +1,271 @@
+//! A detector file: a comment header in TOML, then one SELECT.
+
+use std::collections::BTreeMap;
+
+use datafusion::common::ScalarValue;
+use serde::{Deserialize, Serialize};
+
+use crate::config::{DetectorSettings, Mode};
+use crate::time::Span;
+
+/// The file as it is written.
+#[derive(Clone, Debug)]
+pub struct DetectorFile {
+    /// File name without its ending; the detector's identity everywhere.
+    pub name: String,
+    /// Where the file is, for messages.
+    pub path: String,
+    pub header: Header,
+    /// Whole text: the header is a comment to SQL, so that lines are those of the file.
+    pub sql: String,
+}
+
+/// What the header says.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Header {
+    pub detector: About,
+    #[serde(default)]
+    pub params: BTreeMap<String, Parameter>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct About {
+    pub description: String,
+    /// Kind of evidence: two mediums must differ in it to revoke.
+    pub family: String,
+    /// Unless the result has a column `strength`.
+    pub strength: Strength,
+    /// Length of the sliding window.
+    pub window: Span,
+    /// How far it slides.
+    pub every: Span,
+    /// The first block; repeats grow it.
+    pub ttl: Span,
+    pub scope: Scope,
+    #[serde(default)]
+    pub mode: Option<Mode>,
+    pub false_positives: String,
+}
+
+/// Which sessions a row of the result depends on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Scope {
+    /// On its own session only.
+    Session,
+    /// On others too: on a median, say.
+    All,
+}
+
+/// How much a finding weighs, least first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Strength {
+    /// Evidence only.
+    Weak,
+    /// Revokes with another of a different family.
+    Medium,
+    /// Revokes.
+    Strong,
+}
+
+impl Strength {
+    pub fn name(self) -> &'static str {
+        match self {
+            Strength::Weak => "weak",
+            Strength::Medium => "medium",
+            Strength::Strong => "strong",
+        }
+    }
+}
+
+/// A parameter's value.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(untagged)]
+pub enum Parameter {
+    Bool(bool),
+    Int(i64),
+    Float(f64),
+    Text(String),
+}
+
+impl Parameter {
+    pub fn scalar(&self) -> ScalarValue {
+        match self {
+            Parameter::Bool(value) => ScalarValue::Boolean(Some(*value)),
+            Parameter::Int(value) => ScalarValue::Int64(Some(*value)),
+            Parameter::Float(value) => ScalarValue::Float64(Some(*value)),
+            Parameter::Text(value) => ScalarValue::Utf8(Some(value.clone())),
+        }
+    }
+
+    /// The value to use for a parameter whose default is `self`: of the same type, a whole number serving
+    /// for a fraction.
+    fn overridden_by(&self, value: &Parameter) -> Option<Parameter> {
+        match (self, value) {
+            (Parameter::Float(_), Parameter::Int(value)) => Some(Parameter::Float(*value as f64)),
+            (Parameter::Bool(_), Parameter::Bool(_))
+            | (Parameter::Int(_), Parameter::Int(_))
+            | (Parameter::Float(_), Parameter::Float(_))
+            | (Parameter::Text(_), Parameter::Text(_)) => Some(value.clone()),
+            _ => None,
+        }
+    }
+}
+
+/// Why a detector was refused, and where.
+#[derive(Debug, thiserror::Error)]
+#[error("{path}:{line}: {message}")]
+pub struct DetectorError {
+    pub path: String,
+    pub line: u64,
+    pub message: String,
+}
+
+impl DetectorFile {
+    /// Reads the header of a file. `name` is the file's name without its ending.
+    pub fn parse(name: &str, path: &str, text: &str) -> Result<DetectorFile, DetectorError> {
+        let error = |line: usize, message: String| DetectorError { path: path.to_owned(), line: line as u64, message };
+        let plain = name.starts_with(|c: char| c.is_ascii_lowercase())
+            && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
+        if !plain {
+            return Err(error(1, format!("{name:?} cannot name a detector: use a-z, 0-9 and _, a letter first")));
+        }
+        // The comment lines at the top, without their marks: line n of the header is line n of the file.
+        let header: Vec<&str> = text
+            .lines()
+            .map_while(|line| line.strip_prefix("--").map(|rest| rest.strip_prefix(' ').unwrap_or(rest)))
+            .collect();
+        let header_text = header.join("\n");
+        let header: Header = toml::from_str(&header_text).map_err(|toml| {
+            let line = toml.span().map_or(1, |span| header_text[..span.start].matches('\n').count() + 1);
+            error(line, format!("in the header: {}", toml.message()))
+        })?;
+        crate::detect::window::check_lengths(header.detector.window, header.detector.every)
+            .map_err(|message| error(1, message))?;
+        if header.detector.ttl.is_zero() {
+            return Err(error(1, "ttl must be longer than nothing".into()));
+        }
+        Ok(DetectorFile { name: name.to_owned(), path: path.to_owned(), header, sql: text.to_owned() })
+    }
+
+    /// The line on which a text first stands, for messages.
+    pub fn line_of(&self, text: &str) -> u64 {
+        self.sql
+            .lines()
+            .position(|line| !line.starts_with("--") && line.contains(text))
+            .map_or(1, |line| line as u64 + 1)
+    }
+
+    /// The detector with the config's overrides.
+    pub fn with_settings(&self, settings: &DetectorSettings) -> Result<Detector, String> {
+        let about = &self.header.detector;
+        let mut params = self.header.params.clone();
+        for (name, value) in &settings.params {
+            let Some(default) = params.get(name) else {
+                let known: Vec<&str> =
+                    params.keys().map(String::as_str).chain(["window", "every", "ttl", "strength", "mode"]).collect();
+                return Err(format!("unknown parameter `{name}`; {} has {}", self.name, known.join(", ")));
+            };
+            let value = default
+                .overridden_by(value)
+                .ok_or_else(|| format!("{name} = {value:?} is of another type than its default, {default:?}"))?;
+            params.insert(name.clone(), value);
+        }
+        let (window, every) = (settings.window.unwrap_or(about.window), settings.every.unwrap_or(about.every));
+        crate::detect::window::check_lengths(window, every)?;
+        Ok(Detector {
+            name: self.name.clone(),
+            path: self.path.clone(),
+            sql: self.sql.clone(),
+            family: about.family.clone(),
+            strength: about.strength,
+            strength_override: settings.strength,
+            window,
+            every,
+            ttl: settings.ttl.unwrap_or(about.ttl),
+            scope: about.scope,
+            mode: settings.mode.or(about.mode).unwrap_or(Mode::Enforce),
+            params,
+        })
+    }
+}
+
+/// A detector as it runs: its file and the config's overrides.
+#[derive(Clone, Debug)]
+pub struct Detector {
+    pub name: String,
+    pub path: String,
+    pub sql: String,
+    pub family: String,
+    pub strength: Strength,
+    /// The config's word, which beats the column and the header.
+    pub strength_override: Option<Strength>,
+    pub window: Span,
+    pub every: Span,
+    pub ttl: Span,
+    pub scope: Scope,
+    pub mode: Mode,
+    pub params: BTreeMap<String, Parameter>,
+}
+
+impl Detector {
+    /// The values that are bound to `$name`.
+    pub fn parameters(&self) -> Vec<(&str, ScalarValue)> {
+        self.params.iter().map(|(name, value)| (name.as_str(), value.scalar())).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = "-- [detector]\n-- description = \"d\"\n-- family = \"f\"\n-- strength = \"medium\"\n-- window = \"30m\"\n-- every = \"5m\"\n-- ttl = \"1h\"\n-- scope = \"session\"\n-- false_positives = \"none\"\n-- [params]\n-- most = 3\n-- share = 0.5\nSELECT session_id, 1.0 AS score FROM activity WHERE requests > $most\n";
+
+    fn settings(toml: &str) -> DetectorSettings {
+        toml::from_str(toml).unwrap()
+    }
+
+    #[test]
+    fn header_and_overrides() {
+        let file = DetectorFile::parse("d", "d.sql", GOOD).unwrap();
+        let plain = file.with_settings(&DetectorSettings::default()).unwrap();
+        assert_eq!((plain.window, plain.mode, plain.strength_override), (Span::minutes(30), Mode::Enforce, None));
+        let changed = file
+            .with_settings(&settings("most = 5\nshare = 1\nwindow = \"1h\"\nstrength = \"strong\"\nmode = \"observe\""))
+            .unwrap();
+        assert_eq!(changed.params["most"], Parameter::Int(5));
+        assert_eq!(changed.params["share"], Parameter::Float(1.0));
+        assert_eq!((changed.window, changed.mode), (Span::hours(1), Mode::Observe));
+        assert_eq!(changed.strength_override, Some(Strength::Strong));
+    }
+
+    #[test]
+    fn wrong_overrides_are_refused() {
+        let file = DetectorFile::parse("d", "d.sql", GOOD).unwrap();
+        for (toml, part) in
+            [("moss = 5", "most"), ("most = 0.5", "type"), ("most = \"5\"", "type"), ("window = \"1m\"", "longer")]
+        {
+            let error = file.with_settings(&settings(toml)).unwrap_err();
+            assert!(error.contains(part), "{toml}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_wrong_header_is_refused_with_its_line() {
+        for (from, to, line) in [
+            ("-- family = \"f\"\n", "", 1),
+            ("medium", "middling", 4),
+            ("\"5m\"", "\"5 minutes\"", 6),
+            ("-- scope", "-- skope", 8),
+            ("-- ttl = \"1h\"", "-- ttl = ", 7),
+        ] {
+            let error = DetectorFile::parse("d", "d.sql", &GOOD.replace(from, to)).unwrap_err();
+            assert_eq!(error.line, line, "{from}: {error}");
+        }
+        assert!(DetectorFile::parse("Bad-Name", "x", GOOD).is_err());
+        assert!(DetectorFile::parse("d", "d.sql", "SELECT 1").is_err());
+    }
+}

@@ -1,0 +1,35 @@
+//! Detection: detector files, sliding windows, and the evaluation of one on the other.
+
+pub mod catalog;
+mod evaluate;
+pub mod file;
+mod memory_watch;
+pub mod window;
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+
+pub use evaluate::{Detection, DetectorStats, detect};
+use file::Strength;
+use window::Window;
+
+/// What a detector found of one session in one window: a row of `findings`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Finding {
+    pub session_id: String,
+    pub detector: String,
+    pub window_start: DateTime<Utc>,
+    pub window_end: DateTime<Utc>,
+    pub score: f64,
+    pub strength: Strength,
+    pub family: String,
+    /// The other columns of the detector's result, a JSON object as text.
+    pub evidence: String,
+    pub run_id: String,
+}
+
+impl Finding {
+    pub fn window(&self) -> Window {
+        Window { start: self.window_start, end: self.window_end }
+    }
+}

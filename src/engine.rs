@@ -1,0 +1,222 @@
+//! DataFusion as streamwarden uses it: a memory limit, bound parameters, SELECT only, SQL from files.
+
+use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
+use datafusion::common::{ParamValues, ScalarValue};
+use datafusion::dataframe::DataFrame;
+use datafusion::error::DataFusionError;
+use datafusion::execution::SessionStateBuilder;
+use datafusion::execution::context::SQLOptions;
+use datafusion::execution::memory_pool::{FairSpillPool, TrackConsumersPool};
+use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
+use datafusion::prelude::{SessionConfig, SessionContext};
+
+use crate::schema::Table;
+use crate::store::{Store, StoreError};
+
+/// A statement of `queries/`.
+#[derive(Clone, Copy, Debug)]
+pub struct Sql {
+    /// Its file below `queries/`.
+    pub file: &'static str,
+    pub text: &'static str,
+}
+
+/// Names a file of `queries/` as a [`Sql`].
+macro_rules! sql {
+    ($file:literal) => {
+        $crate::engine::Sql { file: $file, text: include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/queries/", $file)) }
+    };
+}
+pub(crate) use sql;
+
+/// The public tables, each from what is stored.
+const VIEWS: [(Table, Sql); 8] = [
+    (Table::Activity, sql!("views/activity.sql")),
+    (Table::Refusals, sql!("views/refusals.sql")),
+    (Table::Credentials, sql!("views/credentials.sql")),
+    (Table::Findings, sql!("views/findings.sql")),
+    (Table::Revocations, sql!("views/revocations.sql")),
+    (Table::ActiveRevocations, sql!("views/active_revocations.sql")),
+    (Table::Objects, sql!("views/objects.sql")),
+    (Table::Runs, sql!("views/runs.sql")),
+];
+
+/// Why a statement failed.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    #[error("queries/{file}: {source}")]
+    Query { file: &'static str, source: Box<DataFusionError> },
+    #[error("the query engine cannot start: {0}")]
+    Start(Box<DataFusionError>),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("queries/{file} gave rows of an unexpected form: {message}")]
+    Rows { file: &'static str, message: String },
+}
+
+/// The limits that all sessions share.
+pub struct Engine {
+    runtime: Arc<RuntimeEnv>,
+    threads: usize,
+    memory_bytes: usize,
+}
+
+impl Engine {
+    pub fn new(config: &crate::config::Engine) -> Result<Engine, EngineError> {
+        let memory_bytes = config.memory.bytes();
+        let consumers = std::num::NonZeroUsize::new(3).expect("three is not zero");
+        let pool = TrackConsumersPool::new(FairSpillPool::new(memory_bytes), consumers);
+        let runtime = RuntimeEnvBuilder::new()
+            .with_memory_pool(Arc::new(pool))
+            .build_arc()
+            .map_err(|error| EngineError::Start(Box::new(error)))?;
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let threads = if config.threads == 0 { cores } else { config.threads };
+        Ok(Engine { runtime, threads, memory_bytes })
+    }
+
+    /// Threads that a query uses, and objects that are read at once.
+    pub fn threads(&self) -> usize {
+        self.threads
+    }
+
+    /// `[engine] memory`.
+    pub fn memory_bytes(&self) -> usize {
+        self.memory_bytes
+    }
+
+    /// A session without tables.
+    pub fn session(&self) -> SessionContext {
+        let mut config = SessionConfig::new().with_target_partitions(self.threads).with_information_schema(false);
+        // So that errors in a detector tell their line.
+        config.options_mut().sql_parser.collect_spans = true;
+        let state = SessionStateBuilder::new()
+            .with_config(config)
+            .with_runtime_env(self.runtime.clone())
+            .with_default_features()
+            .build();
+        SessionContext::new_with_state(state)
+    }
+
+    /// A session with the public tables of a store, as they are now.
+    pub async fn session_over(&self, store: &dyn Store, now: DateTime<Utc>) -> Result<SessionContext, EngineError> {
+        let session = self.session();
+        for table in Table::STORED {
+            let provider = store.provider(table, &session).await?;
+            let name = format!("stored_{}", table.name());
+            session.register_table(name, provider).map_err(|error| EngineError::Start(Box::new(error)))?;
+        }
+        for (table, sql) in VIEWS {
+            let parameters = match table {
+                Table::ActiveRevocations => vec![("now", timestamp(now))],
+                _ => vec![],
+            };
+            let view = prepare(&session, sql, parameters).await?.into_view();
+            session.register_table(table.name(), view).map_err(|error| query_error(sql, error))?;
+        }
+        Ok(session)
+    }
+}
+
+/// An instant as a parameter.
+pub fn timestamp(time: DateTime<Utc>) -> ScalarValue {
+    ScalarValue::TimestampMicrosecond(Some(time.timestamp_micros()), Some("UTC".into()))
+}
+
+/// Plans a statement of `queries/` with its parameters bound.
+pub async fn prepare(
+    session: &SessionContext,
+    sql: Sql,
+    parameters: Vec<(&'static str, ScalarValue)>,
+) -> Result<DataFrame, EngineError> {
+    let frame = select(session, sql.text).await.map_err(|error| query_error(sql, error))?;
+    if parameters.is_empty() {
+        return Ok(frame);
+    }
+    frame.with_param_values(ParamValues::from(parameters)).map_err(|error| query_error(sql, error))
+}
+
+/// Runs a statement of `queries/` and decodes its rows.
+pub async fn fetch<T: serde::de::DeserializeOwned>(
+    session: &SessionContext,
+    sql: Sql,
+    parameters: Vec<(&'static str, ScalarValue)>,
+) -> Result<Vec<T>, EngineError> {
+    let batches = prepare(session, sql, parameters).await?.collect().await.map_err(|error| query_error(sql, error))?;
+    crate::rows::decode(&batches).map_err(|message| EngineError::Rows { file: sql.file, message })
+}
+
+/// Plans a text that must be one SELECT: anything that changes or sets something is refused.
+pub async fn select(session: &SessionContext, text: &str) -> Result<DataFrame, DataFusionError> {
+    let options = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
+    session.sql_with_options(text, options).await
+}
+
+pub fn query_error(sql: Sql, error: DataFusionError) -> EngineError {
+    EngineError::Query { file: sql.file, source: Box::new(error) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::schema::{ColumnType, Role};
+    use crate::store::MemoryStore;
+
+    fn engine() -> Engine {
+        Engine::new(&crate::config::Engine::default()).unwrap()
+    }
+
+    /// The views are the interface: the same columns, in the same order, of the same types as `schemas/` says.
+    #[tokio::test]
+    async fn every_view_has_the_columns_of_its_schema() {
+        let session = engine().session_over(&MemoryStore::default(), Utc::now()).await.unwrap();
+        for (table, _) in VIEWS {
+            let frame = session.table(table.name()).await.unwrap();
+            let found: Vec<(String, String)> =
+                frame.schema().fields().iter().map(|f| (f.name().clone(), f.data_type().to_string())).collect();
+            let expected: Vec<(String, String)> = table
+                .schema()
+                .public()
+                .fields()
+                .iter()
+                .map(|f| (f.name().clone(), f.data_type().to_string()))
+                .collect();
+            assert_eq!(found, expected, "{}", table.name());
+        }
+    }
+
+    /// What folds partial rows is what the schema says of each measure.
+    #[test]
+    fn the_folding_views_fold_as_the_schemas_say() {
+        for (table, sql) in VIEWS {
+            for column in &table.schema().columns {
+                let name = &column.name;
+                let expected = match (column.role, column.kind) {
+                    (Role::Sum, ColumnType::Int) => format!("CAST(SUM({name}) AS BIGINT) AS {name}"),
+                    (Role::Min, _) => format!("MIN({name}) AS {name}"),
+                    (Role::Max, _) => format!("MAX({name}) AS {name}"),
+                    (Role::And, _) => format!("bool_and({name}) AS {name}"),
+                    (Role::Or, _) => format!("bool_or({name}) AS {name}"),
+                    _ => continue,
+                };
+                assert!(sql.text.contains(&expected), "queries/{} lacks {expected}", sql.file);
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn only_a_select_is_taken() {
+        let session = engine().session();
+        assert!(select(&session, "SELECT 1").await.is_ok());
+        for text in [
+            "CREATE TABLE t AS SELECT 1",
+            "SET datafusion.execution.batch_size = 1",
+            "SELECT 1; SELECT 2",
+            "DROP TABLE t",
+        ] {
+            assert!(select(&session, text).await.is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,312 @@
+//! Ingestion: new log objects into the stored tables, in batches, each counted exactly once.
+//!
+//! A batch N first commits its rows of `objects` with `batch = N`; from then on it is settled which objects
+//! it has. Then come its rows of the other tables, each with the transaction (`ingest`, N), `activity` last.
+//! A batch that `activity` lacks was cut off: it is finished first, with exactly the objects that the ledger
+//! gives it, skipping the tables that have it.
+
+mod ledger;
+mod rollup;
+
+use std::collections::HashSet;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use futures::{StreamExt, TryStreamExt, stream};
+
+use crate::engine::{Engine, EngineError};
+use crate::logs::{ObjectReport, ReadContext};
+use crate::progress::Stage;
+use crate::requests::{LogObject, ObjectError, Place};
+use crate::rows;
+use crate::schema::Table;
+use crate::source::{self, ObjectMeta};
+use crate::store::{Store, StoreError, Transaction};
+use ledger::{Ledger, LedgerRow, Status, Verdict};
+use rollup::{Rolled, Rollup};
+
+/// Rows that are rolled up at once: what bounds memory. An object with more is rolled up in parts of so many.
+const PART_ROWS: usize = 250_000;
+
+/// Objects in a batch, at most: what a cut-off run has to do again, at most.
+const BATCH_OBJECTS: usize = 1_000;
+
+/// Rolled-up rows in a batch, at most, beyond the last object.
+const BATCH_ROLLED_ROWS: usize = 500_000;
+
+/// What an ingestion did.
+#[derive(Debug, Default)]
+pub struct Ingested {
+    pub listed: u64,
+    pub ingested: u64,
+    pub duplicate: u64,
+    pub quarantined: u64,
+    pub rows: u64,
+    pub accepted: u64,
+    pub refused: u64,
+    pub rejected: u64,
+    pub without_session: u64,
+    /// Seconds from the last request in an object to its arrival.
+    pub lags: Vec<f64>,
+    /// For a person to look at: objects that were set aside, changed or could not be read.
+    pub alarms: Vec<String>,
+    /// Places that could not be listed and objects that could not be read now; the next run tries again.
+    pub failures: Vec<String>,
+}
+
+/// Why ingestion stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum IngestError {
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("batch {batch}, which an earlier run began, cannot be finished now: {reason}")]
+    Unfinished { batch: i64, reason: String },
+    #[error(transparent)]
+    Other(#[from] anyhow::Error),
+}
+
+/// What to read and where to put it.
+pub struct Ingestion<'a> {
+    pub engine: &'a Engine,
+    pub store: &'a dyn Store,
+    pub context: &'a ReadContext,
+    pub now: DateTime<Utc>,
+    /// Objects that were set aside are tried again.
+    pub retry_quarantined: bool,
+}
+
+impl Ingestion<'_> {
+    /// Finishes what was cut off, then ingests what is new. Progress is in bytes as stored.
+    pub async fn run(&self, places: &[Place], stage: &Stage) -> Result<Ingested, IngestError> {
+        let mut done = Ingested::default();
+        let rollup = Rollup::new(self.engine).await?;
+        let session = self.engine.session_over(self.store, self.now).await?;
+        let mut batch = ledger::last_batch(&session).await?;
+        let complete = self.store.transaction(Table::Activity, "ingest").await?.unwrap_or(0);
+        if batch > complete {
+            self.finish(batch, &rollup, &mut done).await?;
+        }
+        let session = self.engine.session_over(self.store, self.now).await?;
+        let mut ledger = Ledger::load(&session, self.retry_quarantined).await?;
+
+        let new = self.list(places, &ledger, &mut done).await;
+        stage.set_total(new.iter().map(|object| object.meta.size).sum());
+        let mut reading = stream::iter(new)
+            .map(|object| {
+                let rollup = &rollup;
+                async move {
+                    let outcome = rollup.read(&object, self.context, PART_ROWS).await;
+                    (object, outcome)
+                }
+            })
+            .buffered(self.engine.threads().max(1) + 1);
+        let mut open = Batch::default();
+        while let Some((object, outcome)) = reading.next().await {
+            stage.advance(object.meta.size);
+            self.take(&object, outcome?, &mut ledger, &mut open, &mut done);
+            if open.staged_rows >= PART_ROWS {
+                open.roll(&rollup).await?;
+            }
+            if open.rows.len() >= BATCH_OBJECTS || open.rolled.rows() >= BATCH_ROLLED_ROWS {
+                batch += 1;
+                self.commit(batch, std::mem::take(&mut open), &rollup).await?;
+            }
+        }
+        if !open.rows.is_empty() {
+            batch += 1;
+            self.commit(batch, open, &rollup).await?;
+        }
+        Ok(done)
+    }
+
+    /// The objects that the ledger does not know, oldest names first.
+    async fn list(&self, places: &[Place], ledger: &Ledger, done: &mut Ingested) -> Vec<LogObject> {
+        let mut new = Vec::new();
+        let mut seen = HashSet::new();
+        for place in places {
+            let mut listing = place.source.list(place.since);
+            loop {
+                match listing.try_next().await {
+                    Ok(Some(meta)) => {
+                        // Two entries [[logs]] may overlap.
+                        if !seen.insert((place.source.location().to_owned(), meta.key.clone())) {
+                            continue;
+                        }
+                        done.listed += 1;
+                        if !ledger.knows(place.source.location(), &meta) {
+                            new.push(LogObject { source: place.source.clone(), meta });
+                        }
+                    }
+                    Ok(None) => break,
+                    Err(error) => {
+                        done.failures.push(error.to_string());
+                        break;
+                    }
+                }
+            }
+        }
+        new
+    }
+
+    /// Judges one object that was read, and takes its rows into the open batch if they count.
+    fn take(
+        &self,
+        object: &LogObject,
+        outcome: rollup::Outcome,
+        ledger: &mut Ledger,
+        open: &mut Batch,
+        done: &mut Ingested,
+    ) {
+        let location = object.source.location();
+        let name = || crate::text::printable(&format!("{location}/{}", object.meta.key)).into_owned();
+        let (report, verdict) = match &outcome {
+            Ok((report, ..)) => (report.clone(), ledger.judge(location, &object.meta, report)),
+            Err(ObjectError::Unavailable(reason)) => {
+                done.failures.push(format!("{}: {reason}; the next run tries again", name()));
+                return;
+            }
+            Err(ObjectError::Gone(reason)) => {
+                tracing::warn!("{} is gone since it was listed: {reason}", name());
+                return;
+            }
+            Err(ObjectError::Broken(reason)) => (ObjectReport::default(), Verdict::quarantined(reason.clone())),
+        };
+        match verdict.status {
+            Status::Ingested => {
+                done.ingested += 1;
+                done.count(&report, &object.meta);
+                if report.rejected > 0 {
+                    tracing::warn!(
+                        "{}: {} lines rejected; {}",
+                        name(),
+                        report.rejected,
+                        report.rejected_examples.join("; ")
+                    );
+                }
+            }
+            Status::Duplicate => {
+                done.duplicate += 1;
+                tracing::info!("{}: {}", name(), verdict.reason.as_deref().unwrap_or_default());
+            }
+            Status::Quarantined => {
+                done.quarantined += 1;
+                done.alarms.push(format!(
+                    "{} was quarantined: {}",
+                    name(),
+                    verdict.reason.as_deref().unwrap_or_default()
+                ));
+            }
+        }
+        let ingested = verdict.status == Status::Ingested;
+        ledger.add(location, &object.meta, &report, verdict.status);
+        open.rows.push(LedgerRow::new(location, &object.meta, &report, verdict, self.now));
+        if let (true, Ok((_, staged, rolled))) = (ingested, outcome) {
+            open.staged_rows += staged.iter().map(|batch| batch.num_rows()).sum::<usize>();
+            open.staged.extend(staged);
+            open.rolled.extend(rolled);
+        }
+    }
+
+    /// Writes a batch: the ledger first, `activity` last.
+    async fn commit(&self, batch: i64, mut open: Batch, rollup: &Rollup<'_>) -> Result<(), IngestError> {
+        open.roll(rollup).await?;
+        for row in &mut open.rows {
+            row.batch = batch;
+        }
+        let ledger = rows::encode(Table::Objects.schema().stored(), &open.rows).map_err(anyhow::Error::msg)?;
+        self.store.append(Table::Objects, vec![ledger], &[Transaction::new("ingest", batch)]).await?;
+        self.commit_rolled(batch, open.rolled).await
+    }
+
+    async fn commit_rolled(&self, batch: i64, rolled: Rolled) -> Result<(), IngestError> {
+        for (table, rows) in rolled.with_batch(batch).map_err(anyhow::Error::msg)? {
+            let has = self.store.transaction(table, "ingest").await?.is_some_and(|version| version >= batch);
+            // `activity` closes the batch, with rows or without.
+            if !has && (!rows.is_empty() || table == Table::Activity) {
+                self.store.append(table, rows, &[Transaction::new("ingest", batch)]).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Finishes a batch that was cut off after the ledger had it.
+    async fn finish(&self, batch: i64, rollup: &Rollup<'_>, done: &mut Ingested) -> Result<(), IngestError> {
+        tracing::warn!("batch {batch} was cut off; it is finished first");
+        let session = self.engine.session_over(self.store, self.now).await?;
+        let mut open = Batch::default();
+        let mut lost = Vec::new();
+        for (location, meta) in ledger::objects_of(&session, batch).await? {
+            let place = source::Location::parse(&location, std::path::Path::new("/"))
+                .map_err(|error| IngestError::Unfinished { batch, reason: format!("{location}: {error}") })?;
+            let object = LogObject { source: source::connect(&place).await, meta };
+            match rollup.read(&object, self.context, PART_ROWS).await? {
+                Ok((_, staged, rolled)) => {
+                    open.staged_rows += staged.iter().map(|batch| batch.num_rows()).sum::<usize>();
+                    open.staged.extend(staged);
+                    open.rolled.extend(rolled);
+                    if open.staged_rows >= PART_ROWS {
+                        open.roll(rollup).await?;
+                    }
+                }
+                Err(ObjectError::Unavailable(reason)) => {
+                    return Err(IngestError::Unfinished { batch, reason: format!("{object:?}: {reason}") });
+                }
+                Err(ObjectError::Gone(reason) | ObjectError::Broken(reason)) => {
+                    let reason =
+                        format!("its rows are lost: it changed or went away after batch {batch} was begun: {reason}");
+                    done.alarms.push(format!("{object:?}: {reason}"));
+                    done.quarantined += 1;
+                    let mut row = LedgerRow::new(
+                        &location,
+                        &object.meta,
+                        &ObjectReport::default(),
+                        Verdict::quarantined(reason),
+                        self.now,
+                    );
+                    row.batch = batch;
+                    lost.push(row);
+                }
+            }
+        }
+        if !lost.is_empty() {
+            let rows = rows::encode(Table::Objects.schema().stored(), &lost).map_err(anyhow::Error::msg)?;
+            self.store.append(Table::Objects, vec![rows], &[]).await?;
+        }
+        open.roll(rollup).await?;
+        self.commit_rolled(batch, open.rolled).await
+    }
+}
+
+/// A batch that is being put together.
+#[derive(Default)]
+struct Batch {
+    rows: Vec<LedgerRow>,
+    staged: Vec<arrow::record_batch::RecordBatch>,
+    staged_rows: usize,
+    rolled: Rolled,
+}
+
+impl Batch {
+    async fn roll(&mut self, rollup: &Rollup<'_>) -> Result<(), IngestError> {
+        if !self.staged.is_empty() {
+            self.rolled.extend(rollup.roll(std::mem::take(&mut self.staged)).await?);
+            self.staged_rows = 0;
+        }
+        Ok(())
+    }
+}
+
+impl Ingested {
+    fn count(&mut self, report: &ObjectReport, meta: &ObjectMeta) {
+        self.rows += report.rows;
+        self.accepted += report.accepted;
+        self.refused += report.refused;
+        self.rejected += report.rejected;
+        self.without_session += report.without_session;
+        if let Some(last) = report.last_time {
+            let lag = (meta.arrived_at - last).max(TimeDelta::zero());
+            self.lags.push(lag.num_milliseconds() as f64 / 1_000.0);
+        }
+    }
+}

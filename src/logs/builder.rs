@@ -1,0 +1,315 @@
+//! Log lines into Arrow columns: only those that are wanted, and only the work that these need.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, BooleanBuilder, Int64Builder, StringBuilder, TimestampMicrosecondBuilder};
+use arrow::datatypes::{DataType, SchemaRef};
+use arrow::record_batch::{RecordBatch, RecordBatchOptions};
+
+use super::decode::decode;
+use super::{LogLine, ReadContext};
+use crate::geo::Place;
+use crate::session::{self, Playback};
+use crate::viewer;
+
+/// Addresses whose place is remembered while an object is read.
+const REMEMBERED_ADDRESSES: usize = 1 << 16;
+
+/// How many lines of each sort were taken.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Counts {
+    pub rows: u64,
+    pub accepted: u64,
+    pub refused: u64,
+    pub without_session: u64,
+    pub first_micros: Option<i64>,
+    pub last_micros: Option<i64>,
+}
+
+/// Fills the wanted columns of `requests`.
+pub struct RequestBuilder {
+    schema: SchemaRef,
+    columns: Vec<(Source, ColumnBuilder)>,
+    context: ReadContext,
+    object: String,
+    distribution: Option<String>,
+    wants_place: bool,
+    places: HashMap<IpAddr, Place>,
+    rows: usize,
+    counts: Counts,
+}
+
+/// Where the value of a column comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Source {
+    Time,
+    Distribution,
+    SessionId,
+    Bound,
+    Derived,
+    Scheme,
+    Credential,
+    TokenExpires,
+    Ip,
+    Network,
+    Country,
+    Asn,
+    UserAgent,
+    Device,
+    RefererHost,
+    Method,
+    Host,
+    Path,
+    Content,
+    Kind,
+    Status,
+    Bytes,
+    Accepted,
+    Refused,
+    Edge,
+    ResultType,
+    RequestId,
+    Object,
+}
+
+impl Source {
+    /// The column of `schemas/requests.toml` with that name. A column without a source is a mistake in the
+    /// program, which the first test that reads a log shows.
+    fn of(column: &str) -> Source {
+        match column {
+            "time" => Source::Time,
+            "distribution" => Source::Distribution,
+            "session_id" => Source::SessionId,
+            "bound" => Source::Bound,
+            "derived" => Source::Derived,
+            "scheme" => Source::Scheme,
+            "credential" => Source::Credential,
+            "token_expires" => Source::TokenExpires,
+            "ip" => Source::Ip,
+            "network" => Source::Network,
+            "country" => Source::Country,
+            "asn" => Source::Asn,
+            "user_agent" => Source::UserAgent,
+            "device" => Source::Device,
+            "referer_host" => Source::RefererHost,
+            "method" => Source::Method,
+            "host" => Source::Host,
+            "path" => Source::Path,
+            "content" => Source::Content,
+            "kind" => Source::Kind,
+            "status" => Source::Status,
+            "bytes" => Source::Bytes,
+            "accepted" => Source::Accepted,
+            "refused" => Source::Refused,
+            "edge" => Source::Edge,
+            "result_type" => Source::ResultType,
+            "request_id" => Source::RequestId,
+            "object" => Source::Object,
+            other => unreachable!("schemas/requests.toml has a column {other} that nothing fills"),
+        }
+    }
+}
+
+enum ColumnBuilder {
+    Time(TimestampMicrosecondBuilder),
+    Text(StringBuilder),
+    Int(Int64Builder),
+    Bool(BooleanBuilder),
+}
+
+impl ColumnBuilder {
+    fn new(data_type: &DataType) -> ColumnBuilder {
+        match data_type {
+            DataType::Timestamp(..) => {
+                ColumnBuilder::Time(TimestampMicrosecondBuilder::new().with_data_type(data_type.clone()))
+            }
+            DataType::Utf8 => ColumnBuilder::Text(StringBuilder::new()),
+            DataType::Int64 => ColumnBuilder::Int(Int64Builder::new()),
+            DataType::Boolean => ColumnBuilder::Bool(BooleanBuilder::new()),
+            other => unreachable!("no column of requests is {other}"),
+        }
+    }
+
+    fn push(&mut self, value: Value<'_>) {
+        match (self, value) {
+            (ColumnBuilder::Time(builder), Value::Int(value)) => builder.append_option(value),
+            (ColumnBuilder::Int(builder), Value::Int(value)) => builder.append_option(value),
+            (ColumnBuilder::Text(builder), Value::Text(value)) => builder.append_option(value),
+            (ColumnBuilder::Bool(builder), Value::Bool(value)) => builder.append_value(value),
+            _ => unreachable!("the schema and the source of a column of requests differ in type"),
+        }
+    }
+
+    fn finish(&mut self) -> ArrayRef {
+        match self {
+            ColumnBuilder::Time(builder) => Arc::new(builder.finish()),
+            ColumnBuilder::Text(builder) => Arc::new(builder.finish()),
+            ColumnBuilder::Int(builder) => Arc::new(builder.finish()),
+            ColumnBuilder::Bool(builder) => Arc::new(builder.finish()),
+        }
+    }
+}
+
+enum Value<'a> {
+    Int(Option<i64>),
+    Text(Option<&'a str>),
+    Bool(bool),
+}
+
+impl RequestBuilder {
+    /// `schema` holds the wanted columns of `requests`; `object` is the key of the log object.
+    pub fn new(schema: SchemaRef, context: &ReadContext, object: &str) -> Self {
+        let columns: Vec<(Source, ColumnBuilder)> = schema
+            .fields()
+            .iter()
+            .map(|field| (Source::of(field.name()), ColumnBuilder::new(field.data_type())))
+            .collect();
+        RequestBuilder {
+            wants_place: columns.iter().any(|(source, _)| matches!(source, Source::Country | Source::Asn)),
+            schema,
+            columns,
+            context: context.clone(),
+            object: object.to_owned(),
+            distribution: crate::source::names::standard(object).map(|name| name.distribution),
+            places: HashMap::new(),
+            rows: 0,
+            counts: Counts::default(),
+        }
+    }
+
+    /// Rows since the last [`Self::finish`].
+    pub fn len(&self) -> usize {
+        self.rows
+    }
+
+    pub fn counts(&self) -> Counts {
+        self.counts
+    }
+
+    /// Adds a line, or says why it is no request.
+    pub fn push(&mut self, line: &LogLine<'_>) -> Result<(), &'static str> {
+        let status: i64 = match line.status.parse::<u16>() {
+            Ok(status) if status <= 999 => i64::from(status),
+            _ => return Err("bad status"),
+        };
+        let address = match line.ip.map(IpAddr::from_str) {
+            Some(Ok(address)) => Some(address.to_canonical()),
+            Some(Err(_)) => return Err("bad address"),
+            None => None,
+        };
+        let bytes: i64 = match line.bytes.map(str::parse) {
+            Some(Ok(bytes)) if bytes >= 0 => bytes,
+            Some(_) => return Err("bad sc-bytes"),
+            None => 0,
+        };
+        let refused = self.context.refused_status.iter().any(|refused| i64::from(*refused) == status);
+        let accepted = matches!(status, 200 | 206) && !line.response_result_type.is_some_and(is_error_page);
+        let path = decode(line.uri_stem);
+        let playback = session::identify(&self.context.sessions, &path);
+        let bare_path: &str = playback.as_ref().map_or(&path, |playback| playback.path.as_ref());
+
+        self.rows += 1;
+        self.counts.rows += 1;
+        self.counts.accepted += u64::from(accepted);
+        self.counts.refused += u64::from(refused);
+        self.counts.without_session += u64::from(playback.is_none());
+        self.counts.first_micros = Some(self.counts.first_micros.map_or(line.time, |first| first.min(line.time)));
+        self.counts.last_micros = Some(self.counts.last_micros.map_or(line.time, |last| last.max(line.time)));
+
+        let place = if self.wants_place { self.place(address, line) } else { Place::default() };
+        let playback: Option<&Playback<'_>> = playback.as_ref();
+        let session = playback.map(|playback| &playback.session);
+        let user_agent = line.user_agent.map(decode);
+        for (source, column) in &mut self.columns {
+            let text;
+            column.push(match source {
+                Source::Time => Value::Int(Some(line.time)),
+                Source::Distribution => Value::Text(self.distribution.as_deref().or(line.distribution)),
+                Source::SessionId => Value::Text(session.map(|session| session.id.as_str())),
+                Source::Bound => Value::Bool(session.is_some_and(|session| session.bound)),
+                Source::Derived => Value::Bool(session.is_some_and(|session| session.derived)),
+                Source::Scheme => Value::Text(playback.map(|playback| playback.scheme)),
+                Source::Credential => Value::Text(session.and_then(|session| session.credential.as_deref())),
+                Source::TokenExpires => {
+                    Value::Int(session.and_then(|session| session.token_expires).map(|time| time.timestamp_micros()))
+                }
+                Source::Ip => {
+                    text = address.map(|address| address.to_string());
+                    Value::Text(text.as_deref())
+                }
+                Source::Network => {
+                    text = address.map(viewer::network);
+                    Value::Text(text.as_deref())
+                }
+                Source::Country => Value::Text(place.country.as_ref().map(|country| country.as_str())),
+                Source::Asn => Value::Int(place.asn),
+                Source::UserAgent => Value::Text(user_agent.as_deref()),
+                Source::Device => Value::Text(Some(viewer::device(user_agent.as_deref()))),
+                Source::RefererHost => {
+                    text = line.referer.and_then(|referer| viewer::referer_host(&decode(referer)));
+                    Value::Text(text.as_deref())
+                }
+                Source::Method => Value::Text(line.method),
+                Source::Host => {
+                    text = line.host.map(|host| decode(host).into_owned());
+                    Value::Text(text.as_deref())
+                }
+                Source::Path => Value::Text(Some(bare_path)),
+                Source::Content => Value::Text(crate::content::asset(bare_path)),
+                Source::Kind => Value::Text(Some(crate::content::kind(bare_path).name())),
+                Source::Status => Value::Int(Some(status)),
+                Source::Bytes => Value::Int(Some(bytes)),
+                Source::Accepted => Value::Bool(accepted),
+                Source::Refused => Value::Bool(refused),
+                Source::Edge => Value::Text(line.edge),
+                Source::ResultType => Value::Text(line.result_type),
+                Source::RequestId => Value::Text(line.request_id),
+                Source::Object => Value::Text(Some(&self.object)),
+            });
+        }
+        Ok(())
+    }
+
+    /// The rows so far, as a batch; starts the next one.
+    pub fn finish(&mut self) -> RecordBatch {
+        let arrays: Vec<ArrayRef> = self.columns.iter_mut().map(|(_, column)| column.finish()).collect();
+        let options = RecordBatchOptions::new().with_row_count(Some(std::mem::take(&mut self.rows)));
+        RecordBatch::try_new_with_options(self.schema.clone(), arrays, &options)
+            .expect("every column was given a value of its type for each row")
+    }
+
+    /// Country and ASN: from the log where it has them, else from the GeoIP files.
+    fn place(&mut self, address: Option<IpAddr>, line: &LogLine<'_>) -> Place {
+        let mut place = match address {
+            None => Place::default(),
+            Some(address) => match self.places.get(&address) {
+                Some(place) => place.clone(),
+                None => {
+                    if self.places.len() >= REMEMBERED_ADDRESSES {
+                        self.places.clear();
+                    }
+                    let place = self.context.geo.place(address);
+                    self.places.insert(address, place.clone());
+                    place
+                }
+            },
+        };
+        if let Some(country) = line.country.and_then(crate::geo::Country::parse) {
+            place.country = Some(country);
+        }
+        if let Some(asn) = line.asn.and_then(|asn| asn.parse::<u32>().ok()) {
+            place.asn = Some(i64::from(asn));
+        }
+        place
+    }
+}
+
+/// Result types (before the answer was sent) of an answer that is an error page, whatever its status.
+/// `Error` in x-edge-result-type alone is a viewer who left in the middle of a good answer.
+/// Source: CloudFront Developer Guide, "Standard logs reference", x-edge-response-result-type.
+fn is_error_page(response_result_type: &str) -> bool {
+    matches!(response_result_type, "Error" | "LimitExceeded" | "CapacityExceeded" | "LambdaExecutionError")
+}

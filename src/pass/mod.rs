@@ -1,0 +1,205 @@
+//! One pass: from new log objects to the rule group. This is the picture of the design as a function.
+
+pub mod revoke;
+pub mod summary;
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+
+use crate::config::Config;
+use crate::decide::Event;
+use crate::detect::file::Detector;
+use crate::detect::{catalog, detect};
+use crate::engine::Engine;
+use crate::geo::Geo;
+use crate::ingest::Ingestion;
+use crate::logs::ReadContext;
+use crate::progress::Stage;
+use crate::requests;
+use crate::rows;
+use crate::schema::Table;
+use crate::store::{DeltaStore, MemoryStore, StateLock, Store, StoreError};
+use crate::waf::plan::Plan;
+use crate::waf::{AwsRuleGroup, RuleGroup, sync};
+use summary::Summary;
+
+/// Everything that is made once from a config, and used by every pass.
+pub struct Warden {
+    pub config: Config,
+    pub engine: Engine,
+    pub detectors: Vec<Detector>,
+    pub context: ReadContext,
+}
+
+/// What `run` was asked for.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Options {
+    /// Nothing is written and nothing sent.
+    pub dry_run: bool,
+    /// Wait for another run instead of leaving.
+    pub wait: bool,
+    /// Held sessions are let through, once.
+    pub release_held: bool,
+    /// Objects that were set aside are tried again.
+    pub retry_quarantined: bool,
+    /// Bars on stderr.
+    pub progress: bool,
+}
+
+/// What a pass did.
+#[derive(Debug)]
+pub struct Outcome {
+    pub summary: Summary,
+    /// What was recorded.
+    pub events: Vec<Event>,
+    /// The rules that are in force, or would be.
+    pub plan: Plan,
+    /// The rule group was asked, or there is none in the config.
+    pub group: Option<String>,
+    /// What went wrong without stopping the pass.
+    pub failures: Vec<String>,
+}
+
+impl Warden {
+    /// Opens what the config names and compiles the detectors: all that can be refused is refused here.
+    pub async fn new(config: Config) -> anyhow::Result<Warden> {
+        let engine = Engine::new(&config.engine)?;
+        let detectors = catalog::load(&config, &engine).await?;
+        let context = ReadContext {
+            sessions: config.sessions.clone().into(),
+            geo: Arc::new(Geo::open(&config.geoip)?),
+            refused_status: config.detect.refused_status.clone().into(),
+        };
+        Ok(Warden { config, engine, detectors, context })
+    }
+
+    /// The rule group of the config.
+    pub async fn rule_group(&self) -> Option<AwsRuleGroup> {
+        let waf = self.config.waf.as_ref()?;
+        Some(AwsRuleGroup::new(crate::aws::waf_client().await, waf.name.clone(), waf.id.clone()))
+    }
+
+    /// Runs once, under the lock of the state.
+    pub async fn pass(&self, now: DateTime<Utc>, options: Options) -> anyhow::Result<Outcome> {
+        let folder = &self.config.state;
+        if options.dry_run {
+            let store = match DeltaStore::open(folder) {
+                Ok(state) => MemoryStore::over(Arc::new(state)),
+                Err(StoreError::Missing(_)) => MemoryStore::default(),
+                Err(error) => return Err(error.into()),
+            };
+            return self.pass_on(&store, now, options).await;
+        }
+        let lock = StateLock::acquire(folder, options.wait).await?;
+        let store = DeltaStore::open_or_create(folder)?;
+        let outcome = self.pass_on(&store, now, options).await;
+        drop(lock);
+        outcome
+    }
+
+    async fn pass_on(&self, store: &dyn Store, now: DateTime<Utc>, options: Options) -> anyhow::Result<Outcome> {
+        let started = Instant::now();
+        let run_id = uuid::Uuid::new_v4().to_string();
+        let mut summary = Summary::new(&run_id);
+
+        let stage = if options.progress { Stage::bytes("read") } else { Stage::hidden() };
+        let ingestion = Ingestion {
+            engine: &self.engine,
+            store,
+            context: &self.context,
+            now,
+            retry_quarantined: options.retry_quarantined,
+        };
+        let places = requests::places(&self.config.logs, now).await;
+        let ingested = ingestion.run(&places, &stage).await?;
+        drop(stage);
+        summary.seconds.ingest = started.elapsed().as_secs_f64();
+        summary.take_ingested(&ingested);
+        let mut failures = ingested.failures;
+
+        let detecting = Instant::now();
+        let stage = if options.progress { Stage::steps("detect") } else { Stage::hidden() };
+        let detection = detect(&self.engine, store, &self.detectors, &self.config.lists, now, &run_id, &stage).await?;
+        drop(stage);
+        summary.seconds.detect = detecting.elapsed().as_secs_f64();
+        summary.detectors = detection.detectors.clone();
+        failures.extend(detection.failures.iter().cloned());
+
+        let recording = Instant::now();
+        let recorded = revoke::record(self, store, &detection, now, &run_id, options.release_held).await?;
+        summary.seconds.record = recording.elapsed().as_secs_f64();
+        summary.take_events(&recorded.events);
+        summary.alarms.extend(recorded.alarms);
+
+        let enforcing = Instant::now();
+        let session = self.engine.session_over(store, now).await?;
+        let desired = sync::desired(&session).await?;
+        let group = self.rule_group().await;
+        let (plan, changed) = match &group {
+            None => (sync::plan_for(&desired, None).await?, false),
+            Some(group) if options.dry_run => {
+                let snapshot = group.read().await?;
+                (sync::plan_for(&desired, Some((group, &snapshot))).await?, false)
+            }
+            Some(group) => match sync::sync(&desired, group).await {
+                Ok(synced) => (synced.plan, synced.changed),
+                Err(error) => {
+                    failures.push(format!("{error}; WAF keeps the rules it has"));
+                    (sync::plan_for(&desired, None).await?, false)
+                }
+            },
+        };
+        summary.take_plan(&plan, changed);
+        for (session, reason) in &desired.unmatchable {
+            summary.alarms.push(format!("session {session} cannot be blocked: {reason}"));
+        }
+        summary.seconds.enforce = enforcing.elapsed().as_secs_f64();
+        summary.seconds.total = started.elapsed().as_secs_f64();
+
+        let outcome = Outcome {
+            summary,
+            events: recorded.events,
+            plan,
+            group: group.map(|group| group.name().to_owned()),
+            failures,
+        };
+        append_run(store, now, &outcome).await?;
+        Ok(outcome)
+    }
+}
+
+impl Outcome {
+    /// A person should look.
+    pub fn needs_attention(&self) -> bool {
+        let summary = &self.summary;
+        summary.held > 0 || summary.objects.quarantined > 0 || summary.waf.left_out > 0 || !summary.alarms.is_empty()
+    }
+}
+
+/// The row of this run in `runs`.
+async fn append_run(store: &dyn Store, now: DateTime<Utc>, outcome: &Outcome) -> anyhow::Result<()> {
+    #[derive(Serialize)]
+    struct Run<'a> {
+        run_id: &'a str,
+        started_at: DateTime<Utc>,
+        outcome: &'static str,
+        summary: String,
+    }
+    let result = match outcome {
+        failed if !failed.failures.is_empty() => "failed",
+        done if done.needs_attention() => "attention",
+        _ => "done",
+    };
+    let run = Run {
+        run_id: &outcome.summary.run_id,
+        started_at: now,
+        outcome: result,
+        summary: serde_json::to_string(&outcome.summary)?,
+    };
+    let rows = rows::encode(Table::Runs.schema().stored(), &[run]).map_err(anyhow::Error::msg)?;
+    store.append(Table::Runs, vec![rows], &[]).await?;
+    Ok(())
+}

@@ -1,0 +1,177 @@
+//! The step from findings to the history: loads what decisions need, decides, records.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use datafusion::common::ScalarValue;
+use datafusion::datasource::MemTable;
+use datafusion::prelude::SessionContext;
+use serde::Deserialize;
+
+use super::Warden;
+use crate::decide::{Draft, Event, EventKind, Facts, Policy, Proposal, Recorder, Standing, guard_trips, propose};
+use crate::detect::{Detection, Finding};
+use crate::engine::{EngineError, Sql, fetch, prepare, query_error, sql, timestamp};
+use crate::rows;
+use crate::schema::Table;
+use crate::store::{Store, Transaction};
+
+const CANDIDATES: Sql = sql!("engine/candidates.sql");
+const FINDINGS_OF: Sql = sql!("engine/findings_of.sql");
+const EVENTS_OF: Sql = sql!("engine/events_of.sql");
+const FACTS_OF: Sql = sql!("engine/facts_of.sql");
+const EXPIRED: Sql = sql!("engine/expired.sql");
+const HISTORY_STATE: Sql = sql!("engine/history_state.sql");
+
+/// What was recorded.
+pub struct Recorded {
+    pub events: Vec<Event>,
+    pub alarms: Vec<String>,
+}
+
+/// What the tables hold of the sessions that are to be decided on.
+pub struct Case {
+    pub session_id: String,
+    pub findings: Vec<Finding>,
+    pub standing: Standing,
+    pub facts: Facts,
+}
+
+/// Ends the blocks whose time is over, decides on the sessions with new findings, and appends the events.
+pub async fn record(
+    warden: &Warden,
+    store: &dyn Store,
+    detection: &Detection,
+    now: DateTime<Utc>,
+    run_id: &str,
+    release_held: bool,
+) -> anyhow::Result<Recorded> {
+    #[derive(Deserialize)]
+    struct HistoryState {
+        sequence: i64,
+        blocks: u64,
+    }
+    let session = warden.engine.session_over(store, now).await?;
+    let detected = store.transaction(Table::Findings, "detect").await?.unwrap_or(0);
+    let decided = store.transaction(Table::Revocations, "decide").await?.unwrap_or(0);
+    let since = vec![("since", timestamp(now - TimeDelta::hours(1)))];
+    let states: Vec<HistoryState> = fetch(&session, HISTORY_STATE, since).await?;
+    let (last_sequence, recent_blocks) = states.first().map_or((0, 0), |state| (state.sequence, state.blocks));
+    let mut recorder =
+        Recorder { now, next_sequence: last_sequence + 1, run_id, actor: "streamwarden", events: Vec::new() };
+    let mut alarms = Vec::new();
+
+    let over: Vec<Event> = fetch(&session, EXPIRED, vec![("now", timestamp(now))]).await?;
+    for block in &over {
+        recorder.expire(block);
+    }
+
+    if decided < detected || release_held {
+        let parameters =
+            vec![("after", ScalarValue::Int64(Some(decided))), ("held", ScalarValue::Boolean(Some(release_held)))];
+        register_candidates(&session, CANDIDATES, parameters).await?;
+        let policy = Policy::new(&warden.config.guard, &warden.detectors);
+        let mut first_blocks: Vec<(Draft, bool)> = Vec::new();
+        for case in cases(&session, &recorder.events).await? {
+            let was_held = case.standing.held;
+            match propose(&case.session_id, &case.findings, &case.standing, &case.facts, &policy, now) {
+                Some(Proposal::Block(draft)) if was_held && release_held => recorder.record(EventKind::Released, draft),
+                Some(Proposal::Block(draft)) => first_blocks.push((draft, was_held)),
+                Some(Proposal::Extend(draft)) => recorder.record(EventKind::Extended, draft),
+                Some(Proposal::Observe(draft)) => recorder.record(EventKind::Observed, draft),
+                None => {}
+            }
+        }
+        let guard = &warden.config.guard;
+        if guard_trips(first_blocks.len(), recent_blocks, detection.sessions, guard) {
+            let reason = format!(
+                "{} new blocks, {recent_blocks} in the last hour: more than the greater of guard.max_new_revocations = {} and \
+                 guard.max_share = {} of {} sessions",
+                first_blocks.len(),
+                guard.max_new_revocations,
+                guard.max_share,
+                detection.sessions
+            );
+            alarms.push(format!(
+                "held {} sessions: {reason}; look at them and let them through with run --release-held",
+                first_blocks.len()
+            ));
+            for (mut draft, was_held) in first_blocks {
+                // Held once is enough: nothing has changed for it.
+                if !was_held {
+                    draft.reason = format!("{}; held: {reason}", draft.reason);
+                    draft.expires_at = None;
+                    recorder.record(EventKind::Held, draft);
+                }
+            }
+        } else {
+            for (draft, _) in first_blocks {
+                recorder.record(EventKind::Revoked, draft);
+            }
+        }
+    }
+
+    let events = recorder.events;
+    if !events.is_empty() || decided < detected {
+        let batch = match events.is_empty() {
+            true => vec![],
+            false => vec![rows::encode(Table::Revocations.schema().stored(), &events).map_err(anyhow::Error::msg)?],
+        };
+        store.append(Table::Revocations, batch, &[Transaction::new("decide", detected)]).await?;
+    }
+    Ok(Recorded { events, alarms })
+}
+
+/// Names the sessions to decide on: the rows of a statement become the table `candidates`.
+pub async fn register_candidates(
+    session: &SessionContext,
+    sql: Sql,
+    parameters: Vec<(&'static str, ScalarValue)>,
+) -> Result<(), EngineError> {
+    let frame = prepare(session, sql, parameters).await?;
+    let schema = Arc::new(frame.schema().as_arrow().clone());
+    let batches = frame.collect().await.map_err(|error| query_error(sql, error))?;
+    let table = MemTable::try_new(schema, vec![batches]).map_err(|error| query_error(sql, error))?;
+    session.register_table("candidates", Arc::new(table)).map_err(|error| query_error(sql, error))?;
+    Ok(())
+}
+
+/// Loads the candidates, in order of their ids. `pending` are events of this pass that are not stored yet.
+pub async fn cases(session: &SessionContext, pending: &[Event]) -> Result<Vec<Case>, EngineError> {
+    #[derive(Deserialize)]
+    struct FactsRow {
+        session_id: String,
+        bound: bool,
+        derived: bool,
+        last_seen: DateTime<Utc>,
+        token_expires: Option<DateTime<Utc>>,
+    }
+    let findings: Vec<Finding> = fetch(session, FINDINGS_OF, vec![]).await?;
+    let events: Vec<Event> = fetch(session, EVENTS_OF, vec![]).await?;
+    let facts: Vec<FactsRow> = fetch(session, FACTS_OF, vec![]).await?;
+    let mut findings_of: HashMap<String, Vec<Finding>> = HashMap::new();
+    for finding in findings {
+        findings_of.entry(finding.session_id.clone()).or_default().push(finding);
+    }
+    let mut events_of: HashMap<&str, Vec<&Event>> = HashMap::new();
+    for event in events.iter().chain(pending) {
+        events_of.entry(&event.session_id).or_default().push(event);
+    }
+    let mut cases: Vec<Case> = facts
+        .into_iter()
+        .map(|row| Case {
+            findings: findings_of.remove(&row.session_id).unwrap_or_default(),
+            standing: Standing::of(events_of.remove(row.session_id.as_str()).unwrap_or_default()),
+            facts: Facts {
+                bound: row.bound,
+                derived: row.derived,
+                last_seen: row.last_seen,
+                token_expires: row.token_expires,
+            },
+            session_id: row.session_id,
+        })
+        .collect();
+    cases.sort_by(|a, b| a.session_id.cmp(&b.session_id));
+    Ok(cases)
+}

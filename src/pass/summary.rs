@@ -1,0 +1,152 @@
+//! What a run says of itself: the object of `run --output json`, and its row in `runs`.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use crate::decide::{Event, EventKind};
+use crate::detect::DetectorStats;
+use crate::ingest::Ingested;
+use crate::waf::plan::Plan;
+
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Summary {
+    pub run_id: String,
+    pub objects: Objects,
+    pub rows: Rows,
+    pub lag_seconds: Lag,
+    pub detectors: BTreeMap<String, DetectorStats>,
+    pub revoked: u64,
+    pub extended: u64,
+    pub expired: u64,
+    pub held: u64,
+    pub observed: u64,
+    pub waf: Waf,
+    pub seconds: Seconds,
+    pub alarms: Vec<String>,
+}
+
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Objects {
+    pub listed: u64,
+    pub ingested: u64,
+    pub duplicate: u64,
+    pub quarantined: u64,
+}
+
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Rows {
+    pub read: u64,
+    pub accepted: u64,
+    pub refused: u64,
+    pub rejected: u64,
+    pub without_session: u64,
+}
+
+/// Seconds from the last request in an object to its arrival; null where no object was ingested.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Lag {
+    pub median: Option<f64>,
+    pub p95: Option<f64>,
+    pub worst: Option<f64>,
+}
+
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Waf {
+    pub changed: bool,
+    pub rules: u64,
+    pub wcu: u64,
+    pub capacity: u64,
+    pub sessions: u64,
+    pub left_out: u64,
+}
+
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Seconds {
+    pub ingest: f64,
+    pub detect: f64,
+    pub record: f64,
+    pub enforce: f64,
+    pub total: f64,
+}
+
+impl Summary {
+    pub fn new(run_id: &str) -> Summary {
+        Summary { run_id: run_id.to_owned(), ..Summary::default() }
+    }
+
+    pub fn take_ingested(&mut self, ingested: &Ingested) {
+        self.objects = Objects {
+            listed: ingested.listed,
+            ingested: ingested.ingested,
+            duplicate: ingested.duplicate,
+            quarantined: ingested.quarantined,
+        };
+        self.rows = Rows {
+            read: ingested.rows,
+            accepted: ingested.accepted,
+            refused: ingested.refused,
+            rejected: ingested.rejected,
+            without_session: ingested.without_session,
+        };
+        self.lag_seconds = Lag::of(ingested.lags.clone());
+        self.alarms.extend(ingested.alarms.iter().cloned());
+    }
+
+    pub fn take_events(&mut self, events: &[Event]) {
+        for event in events {
+            match event.event {
+                EventKind::Revoked | EventKind::Released => self.revoked += 1,
+                EventKind::Extended => self.extended += 1,
+                EventKind::Expired => self.expired += 1,
+                EventKind::Held => self.held += 1,
+                EventKind::Observed => self.observed += 1,
+                EventKind::Restored => {}
+            }
+        }
+    }
+
+    pub fn take_plan(&mut self, plan: &Plan, changed: bool) {
+        self.waf = Waf {
+            changed,
+            rules: plan.rules.len() as u64,
+            wcu: plan.wcu,
+            capacity: plan.capacity,
+            sessions: plan.sessions,
+            left_out: plan.left_out.len() as u64,
+        };
+        if !plan.left_out.is_empty() {
+            self.alarms.push(format!(
+                "{} of {} active sessions do not fit the rule group: {} of {} WCU are used",
+                plan.left_out.len(),
+                plan.left_out.len() as u64 + plan.sessions,
+                plan.wcu + plan.foreign_wcu,
+                plan.capacity
+            ));
+        }
+    }
+}
+
+impl Lag {
+    fn of(mut lags: Vec<f64>) -> Lag {
+        lags.sort_by(f64::total_cmp);
+        // Nearest rank: a lag that was really seen.
+        let quantile = |share: f64| {
+            let rank = (share * lags.len() as f64).ceil() as usize;
+            lags.get(rank.saturating_sub(1)).copied()
+        };
+        Lag { median: quantile(0.5), p95: quantile(0.95), worst: lags.last().copied() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lags() {
+        assert_eq!(Lag::of(vec![]), Lag::default());
+        let lag = Lag::of((1..=100).rev().map(f64::from).collect());
+        assert_eq!(lag, Lag { median: Some(50.0), p95: Some(95.0), worst: Some(100.0) });
+    }
+}

@@ -1,0 +1,260 @@
+//! The table `requests`: log objects streamed into Arrow batches as a query asks for them.
+
+use std::fmt;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use arrow::datatypes::SchemaRef;
+use arrow::record_batch::RecordBatch;
+use async_trait::async_trait;
+use chrono::{DateTime, Utc};
+use datafusion::catalog::{Session, TableProvider};
+use datafusion::common::DataFusionError;
+use datafusion::datasource::TableType;
+use datafusion::execution::TaskContext;
+use datafusion::logical_expr::Expr;
+use datafusion::physical_plan::stream::RecordBatchReceiverStreamBuilder;
+use datafusion::physical_plan::streaming::{PartitionStream, StreamingTableExec};
+use datafusion::physical_plan::{ExecutionPlan, SendableRecordBatchStream};
+use futures::TryStreamExt;
+use tokio::sync::mpsc;
+
+use crate::config::Logs;
+use crate::logs::{self, ObjectReport, ReadContext, ReadError};
+use crate::schema::Table;
+use crate::source::{self, LogSource, ObjectMeta, SourceError};
+
+/// Batches that wait for their reader, per object.
+const BATCHES_AHEAD: usize = 2;
+
+/// A log object and where it is.
+#[derive(Clone)]
+pub struct LogObject {
+    pub source: Arc<dyn LogSource>,
+    pub meta: ObjectMeta,
+}
+
+impl fmt::Debug for LogObject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.source.location(), self.meta.key)
+    }
+}
+
+/// Why an object gave no rows, or not all.
+#[derive(Debug, thiserror::Error)]
+pub enum ObjectError {
+    /// Later attempts may succeed.
+    #[error("{0}")]
+    Unavailable(String),
+    /// It is not there any more, or not in the version that was listed.
+    #[error("{0}")]
+    Gone(String),
+    /// Later attempts fail alike: the object is set aside.
+    #[error("{0}")]
+    Broken(String),
+}
+
+/// Reads one object on a thread of its own.
+///
+/// Batches with the columns of `schema` come through the channel, at most a few ahead; the report comes at
+/// the end. Memory is bounded by the batches, whatever the object's size. If the receiver is dropped, the
+/// reading stops.
+pub async fn read(
+    object: &LogObject,
+    context: &ReadContext,
+    schema: SchemaRef,
+    batches: mpsc::Sender<RecordBatch>,
+) -> Result<ObjectReport, ObjectError> {
+    let bytes = object.source.open(&object.meta).await.map_err(|error| match error {
+        SourceError::Denied { reason, .. } => ObjectError::Broken(reason),
+        SourceError::Unavailable { reason, .. } => ObjectError::Unavailable(reason),
+        SourceError::Gone { reason, .. } => ObjectError::Gone(reason),
+        SourceError::List { .. } => ObjectError::Unavailable(error.to_string()),
+    })?;
+    let (key, context) = (object.meta.key.clone(), context.clone());
+    let reading = tokio::task::spawn_blocking(move || {
+        logs::read_object(bytes, &key, &context, schema, |batch| match batches.blocking_send(batch) {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(_) => ControlFlow::Break(()),
+        })
+    });
+    let result = reading.await.map_err(|error| ObjectError::Broken(format!("the reader failed: {error}")))?;
+    check_size(result, object.meta.size)
+}
+
+/// Fewer or more bytes than listed: the object is still being written, or the transfer was cut.
+fn check_size(result: Result<ObjectReport, ReadError>, listed: u64) -> Result<ObjectReport, ObjectError> {
+    match result {
+        Ok(report) if report.size == listed => Ok(report),
+        Ok(report) => Err(ObjectError::Unavailable(format!("{listed} bytes were listed but {} read", report.size))),
+        Err(ReadError::Gzip { bytes, source }) if bytes < listed => {
+            // The decoder stopped before the end of what was listed: broken in the middle, not cut off.
+            Err(ObjectError::Broken(format!("broken gzip in the first {bytes} of {listed} bytes: {source}")))
+        }
+        Err(error @ ReadError::Store { .. }) => Err(ObjectError::Unavailable(error.to_string())),
+        Err(error) => Err(ObjectError::Broken(error.to_string())),
+    }
+}
+
+/// A place and how far back it is read.
+pub struct Place {
+    pub source: Arc<dyn LogSource>,
+    /// Objects that can only hold older requests are not read; none: all are.
+    pub since: Option<DateTime<Utc>>,
+}
+
+/// Connects to the places of a config, to be read as far back as each says.
+pub async fn places(logs: &[Logs], now: DateTime<Utc>) -> Vec<Place> {
+    let mut places = Vec::new();
+    for logs in logs {
+        let source = source::connect(&logs.location).await;
+        places.push(Place { source, since: Some(now - logs.lookback.delta()) });
+    }
+    places
+}
+
+/// The table `requests` over the log objects of some places. They are listed when a query reads them.
+pub struct RequestsTable {
+    places: Vec<Place>,
+    context: ReadContext,
+    schema: SchemaRef,
+}
+
+impl RequestsTable {
+    pub fn new(places: Vec<Place>, context: ReadContext) -> Self {
+        RequestsTable { places, context, schema: Table::Requests.schema().public() }
+    }
+
+    async fn objects(&self) -> Result<Vec<LogObject>, SourceError> {
+        let mut objects = Vec::new();
+        for place in &self.places {
+            let metas: Vec<ObjectMeta> = place.source.list(place.since).try_collect().await?;
+            objects.extend(metas.into_iter().map(|meta| LogObject { source: place.source.clone(), meta }));
+        }
+        Ok(objects)
+    }
+}
+
+impl fmt::Debug for RequestsTable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RequestsTable").field("places", &self.places.len()).finish()
+    }
+}
+
+#[async_trait]
+impl TableProvider for RequestsTable {
+    fn schema(&self) -> SchemaRef {
+        self.schema.clone()
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::Base
+    }
+
+    async fn scan(
+        &self,
+        state: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        _filters: &[Expr],
+        limit: Option<usize>,
+    ) -> Result<Arc<dyn ExecutionPlan>, DataFusionError> {
+        let schema = match projection {
+            Some(columns) => Arc::new(self.schema.project(columns)?),
+            None => self.schema.clone(),
+        };
+        let objects = self.objects().await.map_err(|error| DataFusionError::External(Box::new(error)))?;
+        // Objects are dealt out in turn, so that each partition gets its share of every hour.
+        let partitions = state.config().target_partitions().clamp(1, objects.len().max(1));
+        let streams: Vec<Arc<dyn PartitionStream>> = (0..partitions)
+            .map(|partition| {
+                Arc::new(ObjectsStream {
+                    objects: objects.iter().skip(partition).step_by(partitions).cloned().collect(),
+                    context: self.context.clone(),
+                    schema: schema.clone(),
+                }) as Arc<dyn PartitionStream>
+            })
+            .collect();
+        Ok(Arc::new(StreamingTableExec::try_new(schema, streams, None, [], false, limit)?))
+    }
+}
+
+/// The objects of one partition, one after the other.
+struct ObjectsStream {
+    objects: Vec<LogObject>,
+    context: ReadContext,
+    schema: SchemaRef,
+}
+
+impl fmt::Debug for ObjectsStream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(&self.objects).finish()
+    }
+}
+
+impl PartitionStream for ObjectsStream {
+    fn schema(&self) -> &SchemaRef {
+        &self.schema
+    }
+
+    fn execute(&self, _context: Arc<TaskContext>) -> SendableRecordBatchStream {
+        let mut builder = RecordBatchReceiverStreamBuilder::new(self.schema.clone(), BATCHES_AHEAD);
+        let (objects, context, schema) = (self.objects.clone(), self.context.clone(), self.schema.clone());
+        let out = builder.tx();
+        builder.spawn(async move {
+            for object in &objects {
+                let (sender, mut batches) = mpsc::channel(BATCHES_AHEAD);
+                let out = out.clone();
+                let forward = async move {
+                    while let Some(batch) = batches.recv().await {
+                        if out.send(Ok(batch)).await.is_err() {
+                            return false;
+                        }
+                    }
+                    true
+                };
+                let (wanted, result) = tokio::join!(forward, read(object, &context, schema.clone(), sender));
+                if !wanted {
+                    return Ok(());
+                }
+                result.map_err(|error| {
+                    DataFusionError::Execution(format!("{}/{}: {error}", object.source.location(), object.meta.key))
+                })?;
+            }
+            Ok(())
+        });
+        builder.build()
+    }
+}
+
+/// The whole of `requests` of one object, for callers that need all of it or nothing.
+///
+/// `part` gets the batches whenever `part_rows` rows have come together, so that an object of any size is
+/// read in bounded memory; where parts are cut depends on the object alone.
+pub async fn read_in_parts<F, E>(
+    object: &LogObject,
+    context: &ReadContext,
+    schema: SchemaRef,
+    part_rows: usize,
+    mut part: impl FnMut(Vec<RecordBatch>) -> F,
+) -> Result<Result<(ObjectReport, Vec<RecordBatch>), ObjectError>, E>
+where
+    F: Future<Output = Result<(), E>>,
+{
+    let (sender, mut batches) = mpsc::channel::<RecordBatch>(BATCHES_AHEAD);
+    // Owns its end of the channel: when a part fails the reader is told to stop.
+    let collect = async move {
+        let (mut rows, mut held) = (0, Vec::<RecordBatch>::new());
+        while let Some(batch) = batches.recv().await {
+            if rows + batch.num_rows() > part_rows {
+                part(std::mem::take(&mut held)).await?;
+                rows = 0;
+            }
+            rows += batch.num_rows();
+            held.push(batch);
+        }
+        Ok(held)
+    };
+    let (held, report) = tokio::join!(collect, read(object, context, schema, sender));
+    let held = held?;
+    Ok(report.map(|report| (report, held)))
+}

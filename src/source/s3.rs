@@ -1,0 +1,108 @@
+//! Log objects below a prefix of an S3 bucket.
+
+use std::io::Read;
+
+use async_trait::async_trait;
+use aws_sdk_s3::Client;
+use aws_sdk_s3::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
+use chrono::{DateTime, Utc};
+use futures::stream::{self, BoxStream};
+use futures::{StreamExt, TryStreamExt};
+use tokio_util::io::SyncIoBridge;
+
+use super::{LogSource, ObjectMeta, SourceError, names};
+
+/// A prefix of a bucket.
+pub struct S3Source {
+    client: Client,
+    bucket: String,
+    prefix: String,
+    location: String,
+}
+
+impl S3Source {
+    pub fn new(client: Client, bucket: String, prefix: String) -> Self {
+        let location = super::Location::S3 { bucket: bucket.clone(), prefix: prefix.clone() }.to_string();
+        S3Source { client, bucket, prefix, location }
+    }
+
+    fn list_error<E: std::error::Error + 'static>(&self, error: E) -> SourceError {
+        SourceError::List {
+            location: self.location.clone(),
+            reason: format!("{} (needs s3:ListBucket on the bucket)", DisplayErrorContext(error)),
+        }
+    }
+}
+
+/// The object as the ledger knows it; none for what is no log: a folder's marker, or an entry without a name.
+fn object_meta(object: aws_sdk_s3::types::Object, prefix: &str) -> Option<ObjectMeta> {
+    let key = object.key?;
+    let size = u64::try_from(object.size.unwrap_or(0)).unwrap_or(0);
+    if key.ends_with('/') && size == 0 {
+        return None;
+    }
+    let modified = object.last_modified?;
+    Some(ObjectMeta {
+        key: key.strip_prefix(prefix)?.to_owned(),
+        etag: object.e_tag.unwrap_or_default(),
+        size,
+        arrived_at: DateTime::from_timestamp(modified.secs(), modified.subsec_nanos())?,
+    })
+}
+
+#[async_trait]
+impl LogSource for S3Source {
+    fn location(&self) -> &str {
+        &self.location
+    }
+
+    fn list(&self, since: Option<DateTime<Utc>>) -> BoxStream<'_, Result<ObjectMeta, SourceError>> {
+        let pages = self.client.list_objects_v2().bucket(&self.bucket).prefix(&self.prefix).into_paginator().send();
+        stream::try_unfold(pages, move |mut pages| async move {
+            match pages.next().await {
+                Some(Ok(page)) => Ok(Some((page, pages))),
+                Some(Err(error)) => Err(self.list_error(error)),
+                None => Ok(None),
+            }
+        })
+        .map_ok(move |page| {
+            let objects = page.contents.unwrap_or_default();
+            stream::iter(objects.into_iter().filter_map(|object| object_meta(object, &self.prefix)).map(Ok))
+        })
+        .try_flatten()
+        .try_filter(move |object| {
+            let wanted = since.is_none_or(|since| names::may_hold_since(&object.key, object.arrived_at, since));
+            std::future::ready(wanted)
+        })
+        .boxed()
+    }
+
+    async fn open(&self, object: &ObjectMeta) -> Result<Box<dyn Read + Send>, SourceError> {
+        let request = self
+            .client
+            .get_object()
+            .bucket(&self.bucket)
+            .key(format!("{}{}", self.prefix, object.key))
+            // The version that was listed, or none: another one has another line in the ledger.
+            .if_match(&object.etag);
+        match request.send().await {
+            Ok(answer) => Ok(Box::new(SyncIoBridge::new(answer.body.into_async_read()))),
+            Err(error) => {
+                let code = match &error {
+                    SdkError::ServiceError(service) => service.err().code().unwrap_or_default().to_owned(),
+                    _ => String::new(),
+                };
+                let (location, key) = (self.location.clone(), object.key.clone());
+                let reason = DisplayErrorContext(error).to_string();
+                Err(match code.as_str() {
+                    "NoSuchKey" | "PreconditionFailed" => SourceError::Gone { location, key, reason },
+                    "AccessDenied" | "InvalidObjectState" => {
+                        let reason = format!("{reason} (needs s3:GetObject on the prefix)");
+                        SourceError::Denied { location, key, reason }
+                    }
+                    _ => SourceError::Unavailable { location, key, reason },
+                })
+            }
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! The rule group in AWS WAF, scope CLOUDFRONT.
+
+use std::collections::HashMap;
+use std::sync::Mutex;
+
+use async_trait::async_trait;
+use aws_sdk_wafv2::Client;
+use aws_sdk_wafv2::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
+use aws_sdk_wafv2::types::{CustomResponseBody, Rule, Scope, VisibilityConfig};
+
+use super::{RuleGroup, Snapshot, WafError};
+
+pub struct AwsRuleGroup {
+    client: Client,
+    name: String,
+    id: String,
+    /// What an update has to send again, as it replaces everything.
+    settings: Mutex<Option<Settings>>,
+}
+
+#[derive(Clone)]
+struct Settings {
+    description: Option<String>,
+    visibility: Option<VisibilityConfig>,
+    bodies: Option<HashMap<String, CustomResponseBody>>,
+}
+
+impl AwsRuleGroup {
+    pub fn new(client: Client, name: String, id: String) -> Self {
+        AwsRuleGroup { client, name, id, settings: Mutex::default() }
+    }
+
+    fn error<E>(&self, action: &'static str, permission: &str, error: SdkError<E>) -> WafError
+    where
+        E: ProvideErrorMetadata + std::error::Error + 'static,
+    {
+        let group = self.name.clone();
+        let code = match &error {
+            SdkError::ServiceError(service) => service.err().code().unwrap_or_default().to_owned(),
+            _ => String::new(),
+        };
+        let mut reason = DisplayErrorContext(&error).to_string();
+        // Source: AWS WAF API Reference, "Common errors" and the errors of UpdateRuleGroup.
+        match code.as_str() {
+            "WAFOptimisticLockException" => WafError::Conflict { group },
+            ""
+            | "WAFInternalErrorException"
+            | "WAFUnavailableEntityException"
+            | "ThrottlingException"
+            | "Throttling"
+            | "RequestLimitExceeded"
+            | "ServiceUnavailable"
+            | "InternalFailure" => WafError::Unavailable { group, action, reason },
+            "AccessDeniedException" | "AccessDenied" => {
+                reason = format!("{reason}; grant {permission} on the rule group");
+                WafError::Refused { group, action, reason }
+            }
+            "WAFNonexistentItemException" => {
+                reason = format!(
+                    "there is no group {} with the id {} in scope CLOUDFRONT; see [waf] in the config",
+                    self.name, self.id
+                );
+                WafError::Refused { group, action, reason }
+            }
+            _ => WafError::Refused { group, action, reason },
+        }
+    }
+}
+
+#[async_trait]
+impl RuleGroup for AwsRuleGroup {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    async fn read(&self) -> Result<Snapshot, WafError> {
+        let answer = self
+            .client
+            .get_rule_group()
+            .name(&self.name)
+            .scope(Scope::Cloudfront)
+            .id(&self.id)
+            .send()
+            .await
+            .map_err(|error| self.error("read", "wafv2:GetRuleGroup", error))?;
+        let incomplete = || WafError::Unavailable {
+            group: self.name.clone(),
+            action: "read",
+            reason: "the answer is incomplete".to_owned(),
+        };
+        let version = answer.lock_token.ok_or_else(incomplete)?;
+        let group = answer.rule_group.ok_or_else(incomplete)?;
+        *self.settings.lock().expect("not poisoned") = Some(Settings {
+            // An empty description is read but may not be sent.
+            description: group.description.filter(|text| !text.is_empty()),
+            visibility: group.visibility_config,
+            bodies: group.custom_response_bodies,
+        });
+        Ok(Snapshot {
+            capacity: u64::try_from(group.capacity).unwrap_or(0),
+            rules: group.rules.unwrap_or_default(),
+            version,
+        })
+    }
+
+    async fn cost(&self, rules: Vec<Rule>) -> Result<u64, WafError> {
+        let answer = self
+            .client
+            .check_capacity()
+            .scope(Scope::Cloudfront)
+            .set_rules(Some(rules))
+            .send()
+            .await
+            .map_err(|error| self.error("cost the rules of", "wafv2:CheckCapacity", error))?;
+        Ok(u64::try_from(answer.capacity).unwrap_or(0))
+    }
+
+    async fn update(&self, since: &Snapshot, rules: Vec<Rule>) -> Result<(), WafError> {
+        let settings = self.settings.lock().expect("not poisoned").clone();
+        let Some(Settings { description, visibility, bodies }) = settings else {
+            let reason = "it was not read before".to_owned();
+            return Err(WafError::Refused { group: self.name.clone(), action: "update", reason });
+        };
+        self.client
+            .update_rule_group()
+            .name(&self.name)
+            .scope(Scope::Cloudfront)
+            .id(&self.id)
+            .set_description(description)
+            .set_rules(Some(rules))
+            .set_visibility_config(visibility)
+            .set_custom_response_bodies(bodies.filter(|bodies| !bodies.is_empty()))
+            .lock_token(&since.version)
+            .send()
+            .await
+            .map_err(|error| self.error("update", "wafv2:UpdateRuleGroup", error))?;
+        Ok(())
+    }
+}
