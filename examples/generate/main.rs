@@ -19,9 +19,9 @@ use clap::Parser;
 
 use model::addresses::Plan;
 use model::mmdb;
-use model::standard::{DISTRIBUTION, Writer};
+use model::standard::DISTRIBUTION;
 use model::token::Scheme;
-use model::traffic::{Scenario, Stream};
+use model::traffic::Scenario;
 use model::views::Views;
 
 /// Generates labelled CloudFront logs of a streaming service, and the GeoIP files for them.
@@ -72,18 +72,7 @@ fn main() -> Result<()> {
     }
     remove_objects(&logs)?;
 
-    let mut writer = Writer::new(logs, scenario.seed, options.object_rows);
-    let mut labels = csv::Writer::from_path(options.out.join("labels.csv"))?;
-    labels.write_record(["session_id", "label", "kind"])?;
-    for slice in Stream::new(&scenario) {
-        writer.write(slice.requests)?;
-        for session in slice.labels {
-            let (label, kind) = (session.label.name(), session.kind.name());
-            labels.write_record([session.session_id.as_str(), label, kind])?;
-        }
-    }
-    labels.flush()?;
-    let written = writer.finish()?;
+    let written = model::write(&scenario, options.object_rows, logs, &options.out.join("labels.csv"))?;
 
     let plan = Plan::new();
     let built = scenario.start.timestamp().unsigned_abs();

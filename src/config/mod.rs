@@ -141,8 +141,8 @@ mod tests {
             ("[schedule]\nevery = \"0s\"", "every"),
             ("[waf]\nname = \"my group\"\nid = \"a\"", "name"),
             ("[waf]\nname = \"group\"\nid = \"x\"", "waf.id"),
-            ("[detectors.many_ips]\nwindow = \"7m\"\nevery = \"5m\"", "multiple"),
-            ("[detectors.many_ips]\nmax_networks = [1]", "max_networks"),
+            ("[detectors.many_ips]\nwindow = \"3m\"\nevery = \"5m\"", "longer"),
+            ("[detectors.many_ips]\nmax_networks = [1]", "must be a number"),
             ("[lists]\nactivity = [\"x\"]", "activity"),
             ("[lists]\n\"my list\" = [\"x\"]", "my list"),
         ] {

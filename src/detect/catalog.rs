@@ -123,7 +123,7 @@ async fn compile(
     lists: &BTreeMap<String, Vec<String>>,
 ) -> Result<(), DetectorError> {
     let refuse = |line: u64, message: String| DetectorError { path: file.path.clone(), line, message };
-    let broken = |error: DataFusionError| refuse(line_of(&error).unwrap_or(1), first_line(&error));
+    let broken = |error: DataFusionError| refuse(line_of(&error, file), first_line(&error));
     let session = engine.session();
     for table in WINDOWED {
         let empty = MemTable::try_new(table.schema().public(), vec![vec![]]).map_err(broken)?;
@@ -153,9 +153,12 @@ async fn compile(
         ("score", &DataType::is_numeric),
     ] {
         match schema.field_with_name(column) {
-            Err(_) => return Err(refuse(1, format!("the result has no column {column}"))),
+            Err(_) => return Err(refuse(file.statement_line(), format!("the result has no column {column}"))),
             Ok(field) if !fits(field.data_type()) => {
-                return Err(refuse(1, format!("the column {column} of the result has the type {}", field.data_type())));
+                return Err(refuse(
+                    file.statement_line(),
+                    format!("the column {column} of the result has the type {}", field.data_type()),
+                ));
             }
             Ok(_) => {}
         }
@@ -165,15 +168,21 @@ async fn compile(
     Ok(())
 }
 
-/// The line of the statement that an error is about, where it tells.
-fn line_of(error: &DataFusionError) -> Option<u64> {
+/// The line of the file that an error is about; the first line of the statement where it does not tell.
+fn line_of(error: &DataFusionError, file: &DetectorFile) -> u64 {
     if let Some(span) = error.diagnostic().and_then(|diagnostic| diagnostic.span) {
-        return Some(span.start.line);
+        return span.start.line;
     }
-    // Syntax errors carry their place in the text only.
+    // Syntax errors carry their place in the text only, and none at the end of the file.
     let text = error.to_string();
-    let (_, rest) = text.split_once("Line: ")?;
-    rest.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
+    if text.contains("found: EOF") {
+        return file.sql.trim_end().lines().count() as u64;
+    }
+    let told = text
+        .split_once("Line: ")
+        .and_then(|(_, rest)| rest.split(|c: char| !c.is_ascii_digit()).next())
+        .and_then(|digits| digits.parse().ok());
+    told.unwrap_or_else(|| file.statement_line())
 }
 
 fn first_line(error: &DataFusionError) -> String {
@@ -215,23 +224,23 @@ mod tests {
     #[tokio::test]
     async fn a_broken_detector_is_refused_with_its_line() {
         for (sql, line, part) in [
-            ("SELECT session_id,\n  1.0 AS score\nFROM activity WHERE (", 15, ""),
+            ("SELECT session_id,\n  1.0 AS score\nFROM activity WHERE (", 14, ""),
             ("SELECT session_id, 1.0 AS score\nFROM activity\nWHERE adress = 'x'", 14, "adress"),
             ("SELECT session_id, 1.0 AS score\nFROM activity\nWHERE requests > $least", 14, "$least"),
             ("SELECT session_id, 1.0 AS score FROM requests", 12, "requests"),
-            ("SELECT session_id, 1.0 AS score FROM activity; SELECT 1", 1, ""),
-            ("DROP TABLE activity", 1, ""),
-            ("INSERT INTO activity SELECT * FROM activity", 1, ""),
-            ("COPY activity TO 'x.csv'", 1, ""),
-            ("SELECT session_id FROM activity", 1, "score"),
-            ("SELECT session_id, 'high' AS score FROM activity", 1, "score"),
-            ("SELECT 1.0 AS score FROM activity", 1, "session_id"),
-            ("SELECT session_id, nofunction(1) AS score FROM activity", 1, "nofunction"),
-            ("SELECT * FROM '/etc/passwd'", 1, ""),
+            ("SELECT session_id, 1.0 AS score FROM activity; SELECT 1", 12, ""),
+            ("DROP TABLE activity", 12, ""),
+            ("INSERT INTO activity SELECT * FROM activity", 12, ""),
+            ("COPY activity TO 'x.csv'", 12, ""),
+            ("SELECT session_id FROM activity", 12, "score"),
+            ("SELECT session_id, 'high' AS score FROM activity", 12, "score"),
+            ("SELECT 1.0 AS score FROM activity", 12, "session_id"),
+            ("SELECT session_id, nofunction(1) AS score FROM activity", 12, "nofunction"),
+            ("SELECT * FROM '/etc/passwd'", 12, ""),
         ] {
             let error = compiled(sql).await.expect_err(sql);
             assert!(error.message.contains(part), "{sql}: {error}");
-            assert!(error.line == line || line == 1, "{sql}: {error}");
+            assert_eq!(error.line, line, "{sql}: {error}");
         }
     }
 }

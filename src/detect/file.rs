@@ -83,7 +83,7 @@ impl Strength {
 
 /// A parameter's value.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "the value of a parameter must be a number, a text, true or false")]
 pub enum Parameter {
     Bool(bool),
     Int(i64),
@@ -157,6 +157,11 @@ impl DetectorFile {
             .lines()
             .position(|line| !line.starts_with("--") && line.contains(text))
             .map_or(1, |line| line as u64 + 1)
+    }
+
+    /// The line on which the statement begins.
+    pub fn statement_line(&self) -> u64 {
+        self.sql.lines().take_while(|line| line.starts_with("--")).count() as u64 + 1
     }
 
     /// The detector with the config's overrides.

@@ -16,7 +16,7 @@ use deltalake::kernel::transaction::CommitProperties;
 use deltalake::parquet::basic::{Compression, ZstdLevel};
 use deltalake::parquet::file::properties::WriterProperties;
 use deltalake::writer::{DeltaWriter, RecordBatchWriter};
-use deltalake::{DeltaTable, DeltaTableError};
+use deltalake::{DeltaTable, DeltaTableBuilder, DeltaTableError};
 use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex;
 use url::Url;
@@ -91,8 +91,9 @@ impl DeltaStore {
         let path = self.folder.join("tables").join(table.name());
         fs::create_dir_all(&path).map_err(|source| StoreError::Io { path: path.clone(), source })?;
         let url = Url::from_directory_path(&path).expect("the state's path is absolute");
-        let delta = DeltaTable::try_from_url(url).await.map_err(&error)?;
-        if delta.version().is_some() {
+        let mut delta = DeltaTableBuilder::from_url(url).and_then(DeltaTableBuilder::build).map_err(&error)?;
+        if delta.verify_deltatable_existence().await.map_err(&error)? {
+            delta.load().await.map_err(&error)?;
             return Ok(delta);
         }
         let schema = table.schema();

@@ -101,11 +101,7 @@ impl AwsServer {
             .trim()
             .strip_prefix("listening on ")
             .unwrap_or_else(|| panic!("strict_moto.py did not start, it said {line:?}"));
-        Self {
-            address: format!("127.0.0.1:{port}"),
-            child,
-            _lifeline: lifeline,
-        }
+        Self { address: format!("127.0.0.1:{port}"), child, _lifeline: lifeline }
     }
 
     /// Endpoint of all services.
@@ -141,8 +137,7 @@ impl AwsServer {
     /// Makes the next `times` calls of `operation` fail with AWS error code `error` and HTTP
     /// `status`, without any effect. An SDK's own retries count as calls.
     pub fn fail_next(&self, operation: &str, times: u32, error: &str, status: u16) {
-        let faults =
-            json!([{"operation": operation, "times": times, "error": error, "status": status}]);
+        let faults = json!([{"operation": operation, "times": times, "error": error, "status": status}]);
         self.control("POST", "faults", &faults.to_string());
     }
 
@@ -157,15 +152,10 @@ impl AwsServer {
         )
         .expect("send to strict_moto.py");
         let mut answer = String::new();
-        stream
-            .read_to_string(&mut answer)
-            .expect("read from strict_moto.py");
+        stream.read_to_string(&mut answer).expect("read from strict_moto.py");
         // The server sends a Content-Length and closes, so the body is all that follows the head.
         let (head, body) = answer.split_once("\r\n\r\n").expect("an HTTP answer");
-        assert!(
-            head.starts_with("HTTP/1.1 200"),
-            "{method} {what}: {answer}"
-        );
+        assert!(head.starts_with("HTTP/1.1 200"), "{method} {what}: {answer}");
         serde_json::from_str(body).expect("JSON from strict_moto.py")
     }
 }

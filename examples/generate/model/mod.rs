@@ -23,3 +23,28 @@ pub mod token;
 pub mod traffic;
 pub mod viewers;
 pub mod views;
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// Writes a scenario's traffic to `logs`, some `object_rows` rows an object, and who its sessions are to
+/// the CSV file `labels`. One hour of traffic is in memory at once.
+pub fn write(
+    scenario: &traffic::Scenario,
+    object_rows: usize,
+    logs: PathBuf,
+    labels: &Path,
+) -> io::Result<standard::Written> {
+    let mut writer = standard::Writer::new(logs, scenario.seed, object_rows);
+    let mut labels = csv::Writer::from_path(labels)?;
+    labels.write_record(["session_id", "label", "kind"])?;
+    for slice in traffic::Stream::new(scenario) {
+        writer.write(slice.requests)?;
+        for session in slice.labels {
+            let (label, kind) = (session.label.name(), session.kind.name());
+            labels.write_record([session.session_id.as_str(), label, kind])?;
+        }
+    }
+    labels.flush()?;
+    writer.finish()
+}

@@ -1,0 +1,228 @@
+//! What goes wrong is told clearly, with the right exit code, and loses nothing.
+
+use std::fs;
+use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
+
+use serde_json::json;
+
+use crate::support::{Place, line, log_text, shared};
+
+fn fails(place: &Place, arguments: &[&str], code: i32, parts: &[&str]) {
+    let output = place.run(arguments);
+    assert_eq!(output.code, code, "{arguments:?}: {output:?}");
+    for part in parts {
+        assert!(output.stderr.contains(part), "{part:?} is not in {output:?}");
+    }
+    assert_eq!(output.stdout, "", "errors go to stderr");
+}
+
+#[test]
+fn wrong_usage_and_config() {
+    let place = Place::new("");
+    fails(&place, &["frobnicate"], 2, &["frobnicate"]);
+    fails(&place, &["run", "--now", "yesterday"], 2, &["RFC 3339"]);
+    fails(&place, &["run", "--config", "elsewhere.toml"], 2, &["elsewhere.toml", "--config"]);
+    fails(&place, &["replay", "--labels", "none.csv"], 2, &["none.csv"]);
+    fails(&place, &["waf", "show"], 2, &["no [waf]"]);
+    for (more, parts) in [
+        ("[guard]\nmax_new_revocation = 3", ["streamwarden.toml:", "did you mean `max_new_revocations`"]),
+        ("[detectors.many_ip]\nmax_networks = 3", ["many_ip", "many_ips"]),
+        ("[detectors.many_ips]\nmax_network = 3", ["max_network", "max_networks"]),
+        ("[detect]\nqueries = \"nothing\"", ["queries", "nothing"]),
+    ] {
+        place.configure("logs", more);
+        fails(&place, &["run"], 2, &parts);
+    }
+    assert!(!place.path("state").exists(), "refused before anything is written");
+    place.configure("logs", "");
+    let config = fs::read_to_string(place.path("streamwarden.toml")).unwrap();
+    fs::write(place.path("streamwarden.toml"), config.replace("country.mmdb", "nowhere.mmdb")).unwrap();
+    fails(&place, &["run"], 2, &["[geoip] country", "nowhere.mmdb"]);
+}
+
+#[test]
+fn a_broken_detector_is_refused_at_the_start_with_its_file_and_line() {
+    let place = Place::new("[detect]\nqueries = \"mine\"");
+    fs::create_dir(place.path("mine")).unwrap();
+    let header = "-- [detector]\n-- description = \"d\"\n-- family = \"f\"\n-- strength = \"medium\"\n-- window = \"30m\"\n\
+                  -- every = \"5m\"\n-- ttl = \"1h\"\n-- scope = \"session\"\n-- false_positives = \"none\"\n";
+    for (sql, place_in_file) in [
+        ("SELECT session_id, 1.0 AS score\nFROM activity\nWHERE adress = '1'", "mine.sql:12"),
+        ("SELECT session_id, 1.0 AS score\nFROM activity\nWHERE requests > $most", "mine.sql:12"),
+        ("SELECT session_id, 1.0 AS score\nFROM activity\nWHERE", "mine.sql:12"),
+        ("DROP TABLE activity", "mine.sql:10"),
+    ] {
+        fs::write(place.path("mine/mine.sql"), format!("{header}{sql}\n")).unwrap();
+        fails(&place, &["run"], 2, &[place_in_file]);
+    }
+    assert!(!place.path("state").exists());
+}
+
+#[test]
+fn logs_that_are_not_there() {
+    let place = Place::with_logs("nowhere", "");
+    let output = place.run(&["run"]);
+    assert_eq!(output.code, 1, "{output:?}");
+    assert!(output.stderr.contains("cannot list") && output.stderr.contains("nowhere"), "{output:?}");
+    // A quiet night is no failure.
+    let quiet = Place::new("");
+    assert_eq!(quiet.json(0, &["run", "--output", "json"])["objects"]["listed"], 0);
+}
+
+#[test]
+fn a_broken_object_is_quarantined_with_its_reason_and_does_not_stop_the_rest() {
+    let place = Place::new("");
+    place.write_log("E1.2026-11-20-20.good.gz", &shared("SharedSess01", 20, 10, 12));
+    let whole = fs::read(place.path("logs/E1.2026-11-20-20.good.gz")).unwrap();
+    for (name, bytes) in [
+        ("E1.2026-11-20-20.cut.gz", &whole[..whole.len() / 2]),
+        ("E1.2026-11-20-20.text.gz", b"hello\nworld\n".as_slice()),
+        ("E1.2026-11-20-20.binary.gz", &[0, 159, 146, 150, 0, 1, 2]),
+        ("E1.2026-11-20-20.nofields.gz", b"#Version: 1.0\n#Fields: date time\n1\t2\n"),
+        ("E1.2026-11-20-20.badlines.gz", b"#Fields: date time c-ip cs-uri-stem sc-status\nx\ty\tz\t/a\t200\n"),
+        ("E1.2026-11-20-20.table.parquet", b"PAR1...."),
+    ] {
+        fs::write(place.path("logs").join(name), bytes).unwrap();
+    }
+    let summary = place.json(3, &["run", "--output", "json"]);
+    assert_eq!(summary["objects"], json!({"listed": 7, "ingested": 1, "duplicate": 0, "quarantined": 6}));
+    assert_eq!(summary["revoked"], 1, "the good one counts");
+    let reasons = place.query("SELECT key, reason FROM objects WHERE status = 'quarantined' ORDER BY key");
+    let reason = |part: &str| {
+        let row = reasons.iter().find(|row| row["key"].as_str().unwrap().contains(part)).unwrap();
+        row["reason"].as_str().unwrap().to_owned()
+    };
+    assert!(reason("cut").contains("broken gzip"), "{reasons:?}");
+    assert!(reason("text").contains("no #Fields line"));
+    assert!(reason("binary").contains("not"));
+    assert!(reason("nofields").contains("lacks cs-uri-stem, sc-status, c-ip"));
+    assert!(reason("badlines").contains("bad date"));
+    assert!(reason("table").contains("Parquet"));
+    // They are not tried again until somebody says so.
+    assert_eq!(place.json(0, &["run", "--output", "json"])["objects"]["quarantined"], 0);
+    fs::write(place.path("logs/E1.2026-11-20-20.more.gz"), &whole[..whole.len() / 3]).unwrap();
+    assert_eq!(place.json(3, &["run", "--retry-quarantined", "--output", "json"])["objects"]["quarantined"], 7);
+    assert_eq!(place.query("SELECT key FROM objects").len(), 8);
+}
+
+#[test]
+fn a_bad_line_is_counted_and_named() {
+    let place = Place::new("");
+    let mut lines = shared("SharedSess01", 20, 10, 12);
+    lines.insert(3, "2026-11-20\t25:99:99\tgarbage\n".into());
+    lines.push("\u{1b}[31m\t\t\n".into());
+    place.write_log("E1.2026-11-20-20.good.gz", &lines);
+    let summary = place.json(0, &["run", "--output", "json"]);
+    assert_eq!(
+        (&summary["rows"]["read"], &summary["rows"]["rejected"], &summary["revoked"]),
+        (&json!(48), &json!(2), &json!(1))
+    );
+    let row = &place.query("SELECT rows, rejected_rows, reason FROM objects")[0];
+    assert_eq!((&row["rows"], &row["rejected_rows"]), (&json!(48), &json!(2)));
+    assert!(row["reason"].as_str().unwrap().contains("line 6: no "), "{row}");
+}
+
+#[test]
+fn an_object_that_is_still_being_written_is_left_for_the_next_run() {
+    let place = Place::new("");
+    // Hidden names are how rsync and the like write.
+    fs::write(place.path("logs/.E1.2026-11-20-20.part.gz.Xy12"), b"half").unwrap();
+    assert_eq!(place.json(0, &["run", "--output", "json"])["objects"]["listed"], 0);
+}
+
+#[test]
+fn a_folder_or_a_file_without_permission() {
+    let place = Place::new("");
+    place.write_log("E1.2026-11-20-20.good.gz", &shared("SharedSess01", 20, 10, 12));
+    place.write_log("E1.2026-11-20-20.secret.gz", &shared("SharedSess02", 20, 10, 12));
+    let secret = place.path("logs/E1.2026-11-20-20.secret.gz");
+    fs::set_permissions(&secret, fs::Permissions::from_mode(0)).unwrap();
+    if fs::File::open(&secret).is_ok() {
+        // Root reads everything: run as nobody, who may enter the place and use the state.
+        fs::set_permissions(place.path(""), fs::Permissions::from_mode(0o777)).unwrap();
+        let as_nobody = |arguments: &[&str]| {
+            use std::os::unix::process::CommandExt;
+            let mut command = place.command(arguments);
+            let output = command.uid(65_534).gid(65_534).output().unwrap();
+            (output.status.code().unwrap(), String::from_utf8(output.stderr).unwrap())
+        };
+        check_permissions(&place, as_nobody);
+    } else {
+        check_permissions(&place, |arguments| {
+            let output = place.run(arguments);
+            (output.code, output.stderr)
+        });
+    }
+}
+
+fn check_permissions(place: &Place, run: impl Fn(&[&str]) -> (i32, String)) {
+    let (code, stderr) = run(&["run"]);
+    assert_eq!(code, 3, "{stderr}");
+    assert!(stderr.contains("secret.gz was quarantined: Permission denied"), "{stderr}");
+    // The whole folder.
+    fs::set_permissions(place.path("logs"), fs::Permissions::from_mode(0)).unwrap();
+    let (code, stderr) = run(&["run"]);
+    assert_eq!(code, 1, "{stderr}");
+    assert!(stderr.contains("cannot list") && stderr.contains("Permission denied"), "{stderr}");
+    fs::set_permissions(place.path("logs"), fs::Permissions::from_mode(0o755)).unwrap();
+    // The state.
+    let sealed = place.path("sealed");
+    fs::create_dir(&sealed).unwrap();
+    fs::set_permissions(&sealed, fs::Permissions::from_mode(0o555)).unwrap();
+    let config = fs::read_to_string(place.path("streamwarden.toml")).unwrap();
+    fs::write(place.path("streamwarden.toml"), config.replace("\"state\"", "\"sealed/state\"")).unwrap();
+    let (code, stderr) = run(&["run"]);
+    assert_eq!(code, 1, "{stderr}");
+    assert!(stderr.contains("sealed/state") && stderr.contains("Permission denied"), "{stderr}");
+}
+
+#[test]
+fn a_state_of_another_version_or_of_somebody_else() {
+    let place = Place::new("");
+    fs::create_dir(place.path("state")).unwrap();
+    fs::write(place.path("state/state.json"), "{\"version\":99}").unwrap();
+    fails(&place, &["run"], 1, &["version 99", "newer streamwarden"]);
+    fs::write(place.path("state/state.json"), "{\"version\":0}").unwrap();
+    fails(&place, &["run"], 1, &["version 0", "older"]);
+    fs::remove_file(place.path("state/state.json")).unwrap();
+    fs::write(place.path("state/photos.zip"), "x").unwrap();
+    fails(&place, &["run"], 1, &["no streamwarden state"]);
+    assert!(!place.path("state/tables").exists());
+    fails(&Place::new(""), &["query", "SELECT 1"], 1, &["there is no state", "streamwarden run"]);
+}
+
+#[test]
+fn a_gzip_of_several_members_is_read_whole() {
+    let place = Place::new("");
+    let lines = shared("SharedSess01", 20, 10, 12);
+    let mut file = fs::File::create(place.path("logs/E1.2026-11-20-20.two.gz")).unwrap();
+    for text in [log_text(&lines[..20]), lines[20..].concat()] {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        encoder.write_all(text.as_bytes()).unwrap();
+        file.write_all(&encoder.finish().unwrap()).unwrap();
+    }
+    assert_eq!(place.json(0, &["run", "--output", "json"])["rows"]["read"], 48);
+}
+
+#[test]
+fn what_an_attacker_writes_reaches_no_terminal_and_no_query() {
+    let place = Place::new("");
+    let mut lines = shared("SharedSess01", 20, 10, 12);
+    for agent in
+        ["%1B[2J%1B[31mgone", "x%27%3B%20DROP%20TABLE%20activity%3B--", "=cmd%7C%27/C%20calc%27!A0", "%E2%80%AEtxt"]
+    {
+        for n in 0..3 {
+            lines.push(line("20:12:00", "198.18.0.1", "SharedSess01", 900 + n, 200, agent));
+        }
+    }
+    place.write_log("E1.2026-11-20-20.evil.gz", &lines);
+    assert_eq!(place.json(0, &["run", "--output", "json"])["rows"]["read"], 60);
+    for format in ["table", "csv", "json"] {
+        let output = place.run(&["query", "--format", format, "SELECT DISTINCT user_agent FROM activity ORDER BY 1"]);
+        assert_eq!(output.code, 0, "{output:?}");
+        assert!(!output.stdout.contains(['\u{1b}', '\u{202e}']), "{format}: {output:?}");
+        assert!(!output.stdout.lines().any(|line| line.starts_with('=')), "{format}: {output:?}");
+        assert!(output.stdout.contains("DROP TABLE"), "kept as what it is: text");
+    }
+}

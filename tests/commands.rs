@@ -1,0 +1,147 @@
+//! The commands beside `run`: what they print, and how they end.
+
+use std::io::Read;
+use std::process::{Child, Command};
+use std::time::{Duration, Instant};
+
+use arrow::array::AsArray;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use serde_json::json;
+
+use crate::support::{Place, shared};
+
+#[test]
+fn query_prints_every_format_and_takes_nothing_but_a_select() {
+    let place = Place::with_fixtures("[lists]\nown_referers = [\"www.example.com\"]");
+    place.json(0, &["run", "--output", "json"]);
+    let sql = "SELECT event, COUNT(*) AS n FROM revocations GROUP BY event";
+    assert_eq!(place.run(&["query", sql]).stdout, "  event    n\n  revoked  8\n");
+    assert_eq!(place.run(&["query", "--format", "csv", sql]).stdout, "event,n\nrevoked,8\n");
+    assert_eq!(place.query(sql), [json!({"event": "revoked", "n": 8})]);
+    // requests is read from the log objects; the lists are tables too.
+    let read = place.query("SELECT COUNT(*) AS n, SUM(CASE WHEN accepted THEN 1 ELSE 0 END) AS a FROM requests");
+    assert_eq!(read, [json!({"n": 8059, "a": 7443})]);
+    assert_eq!(place.query("SELECT value FROM own_referers"), [json!({"value": "www.example.com"})]);
+
+    let output = place.command(&["query", "--format", "parquet", sql]).output().unwrap();
+    std::fs::write(place.path("events.parquet"), &output.stdout).unwrap();
+    let file = std::fs::File::open(place.path("events.parquet")).unwrap();
+    let mut batches = ParquetRecordBatchReaderBuilder::try_new(file).unwrap().build().unwrap();
+    let batch = batches.next().unwrap().unwrap();
+    assert_eq!(batch.column_by_name("n").unwrap().as_primitive::<arrow::datatypes::Int64Type>().value(0), 8);
+
+    for sql in
+        ["DROP TABLE runs", "SELECT 1; SELECT 2", "CREATE TABLE x AS SELECT 1", "SELECT nonsense FROM runs", "SELEC"]
+    {
+        let output = place.run(&["query", sql]);
+        assert_eq!((output.code, output.stdout.as_str()), (2, ""), "{sql}: {output:?}");
+        assert!(output.stderr.starts_with("streamwarden: "), "{output:?}");
+    }
+}
+
+#[test]
+fn history_tells_by_session_detector_and_time() {
+    let place = Place::new("");
+    place.write_log(
+        "E1.2026-11-20-20.aaaa.gz",
+        &[shared("SharedSess01", 20, 10, 12), shared("SharedSess02", 20, 10, 12)].concat(),
+    );
+    place.json(0, &["run", "--output", "json"]);
+    let events = |arguments: &[&str]| {
+        let output = place.run(&[&["history", "--output", "json"], arguments].concat());
+        assert_eq!(output.code, 0, "{output:?}");
+        output.stdout.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()).collect::<Vec<_>>()
+    };
+    assert_eq!(events(&[]).len(), 2);
+    let one = events(&["--session", "SharedSess01"]);
+    assert_eq!(
+        (&one[0]["event"], &one[0]["origin"], &one[0]["mode"]),
+        (&json!("revoked"), &json!("auto"), &json!("enforce"))
+    );
+    assert_eq!(one[0]["detector"], "many_ips,many_user_agents");
+    // The evidence is enough to answer for it: windows, numbers, detectors.
+    let evidence: serde_json::Value = serde_json::from_str(one[0]["evidence"].as_str().unwrap()).unwrap();
+    assert_eq!((&evidence[0]["detector"], &evidence[0]["evidence"]["networks"]), (&json!("many_ips"), &json!(12)));
+    assert_eq!(events(&["--detector", "many_ips"]).len(), 2);
+    assert_eq!(events(&["--detector", "many_countries"]).len(), 0);
+    assert_eq!(events(&["--now", "2026-11-22T21:00:00Z"]).len(), 0);
+    assert_eq!(events(&["--now", "2026-11-22T21:00:00Z", "--since", "3d"]).len(), 2);
+    assert!(place.run(&["history"]).stdout.contains("many_ips, many_user_agents agree"));
+}
+
+#[test]
+fn run_speaks_to_people() {
+    let place = Place::with_fixtures("");
+    let output = place.run(&["run"]);
+    assert_eq!(output.code, 0, "{output:?}");
+    for part in
+        ["35 ingested", "8059 read", "8 revoked", "until", "agree", "8 sessions in 1 rules, 3 of 5000 WCU", "^/(?:"]
+    {
+        assert!(output.stdout.contains(part), "{part}: {}", output.stdout);
+    }
+    assert_eq!(output.stderr, "", "nothing to warn of, and no bar where there is no terminal");
+}
+
+#[test]
+fn two_runs_at_once_one_works_and_the_other_leaves_or_waits() {
+    let place = Place::with_fixtures("");
+    let lock = place.path("state/lock");
+    std::fs::create_dir(place.path("state")).unwrap();
+    let held = std::fs::File::create(&lock).unwrap();
+    held.lock().unwrap();
+    let output = place.run(&["run"]);
+    assert_eq!(output.code, 4, "{output:?}");
+    assert!(output.stderr.contains("another run holds the state"), "{output:?}");
+    let mut waiting = place.command(&["run", "--wait"]).spawn().unwrap();
+    std::thread::sleep(Duration::from_millis(300));
+    assert!(waiting.try_wait().unwrap().is_none(), "it waits");
+    drop(held);
+    assert_eq!(waiting.wait().unwrap().code(), Some(0));
+}
+
+/// Waits until the daemon has made so many passes.
+fn wait_for_runs(place: &Place, runs: usize) {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while place.path("state/tables/runs").join(format!("_delta_log/{runs:020}.json")).metadata().is_err() {
+        assert!(Instant::now() < deadline, "the daemon made no {runs} passes in a minute");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+fn terminate(daemon: &mut Child) -> (Option<i32>, String) {
+    Command::new("kill").args(["-TERM", &daemon.id().to_string()]).status().unwrap();
+    let code = daemon.wait().unwrap().code();
+    let mut log = String::new();
+    daemon.stderr.take().unwrap().read_to_string(&mut log).unwrap();
+    (code, log)
+}
+
+#[test]
+fn the_daemon_passes_on_schedule_takes_new_logs_and_ends_cleanly() {
+    let place = Place::new("[schedule]\nevery = \"1s\"");
+    let mut daemon = place.command(&["daemon"]).spawn().unwrap();
+    wait_for_runs(&place, 1);
+    place.write_log("E1.2026-11-20-20.aaaa.gz", &shared("SharedSess01", 20, 10, 12));
+    wait_for_runs(&place, 4);
+    let (code, log) = terminate(&mut daemon);
+    assert_eq!(code, Some(0), "{log}");
+    assert!(log.contains("1 revoked") && log.contains("ended"), "{log}");
+    assert_eq!(place.query("SELECT session_id FROM active_revocations").len(), 1);
+    assert_eq!(
+        place.json(0, &["run", "--output", "json"])["objects"]["ingested"],
+        0,
+        "the lock is free and nothing is left"
+    );
+}
+
+#[test]
+fn the_daemon_refuses_a_bad_config_and_outlives_a_bad_pass() {
+    let place = Place::new("[schedule]\nevery = \"0s\"");
+    assert_eq!(place.run(&["daemon"]).code, 2);
+    let place = Place::with_logs("nowhere", "[schedule]\nevery = \"1s\"");
+    let mut daemon = place.command(&["daemon"]).spawn().unwrap();
+    wait_for_runs(&place, 3);
+    let (code, log) = terminate(&mut daemon);
+    assert_eq!(code, Some(0), "{log}");
+    assert!(log.contains("cannot list"), "{log}");
+}

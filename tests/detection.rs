@@ -1,0 +1,302 @@
+//! How well the detectors do, on the fixtures and on traffic that nobody has looked at.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use crate::model;
+use crate::support::{Place, fixtures, shared};
+
+#[test]
+fn replay_finds_every_labelled_pirate_and_no_benign_viewer() {
+    let place = Place::with_fixtures("");
+    let labels = fixtures().join("labels.csv");
+    let replayed = place.json(0, &["replay", "--labels", labels.to_str().unwrap(), "--output", "json"]);
+    let overall = &replayed["evaluation"]["overall"];
+    assert_eq!(
+        overall,
+        &json!({"true_positives": 8, "false_positives": 0, "false_negatives": 0, "precision": 1.0, "recall": 1.0, "f1": 1.0})
+    );
+    assert_eq!((&replayed["rows"], &replayed["sessions"]), (&json!(8059), &json!(100)));
+    assert_eq!(replayed["held"], json!([]));
+    for revocation in replayed["revocations"].as_array().unwrap() {
+        let (decided, expires) =
+            (revocation["decided_at"].as_str().unwrap(), revocation["expires_at"].as_str().unwrap());
+        assert!(decided < expires && decided.ends_with(":00Z"), "{revocation}");
+    }
+    let finding = &replayed["findings"][0];
+    assert!(finding["score"].as_f64().unwrap() > 1.0 && finding["evidence"].is_object(), "{finding}");
+    assert!(!place.path("state").exists(), "nothing is written");
+
+    let text = place.run(&["replay", "--labels", labels.to_str().unwrap()]).stdout;
+    assert!(text.contains("8 sessions would have been blocked") && text.contains("all, blocked"), "{text}");
+}
+
+/// Recall of each pirate kind and the benign sessions that were blocked, of traffic of these seeds.
+#[test]
+fn unseen_traffic_of_the_plain_kinds() {
+    let (mut pirates, mut caught, mut blocked) = (BTreeMap::new(), BTreeMap::new(), Vec::new());
+    for seed in [7_001, 7_002] {
+        let place = Place::new("");
+        let scenario = model::traffic::Scenario { seed, sessions: 160, pirates: 12, ..small() };
+        write_traffic(&scenario, &place);
+        let labels = place.path("labels.csv");
+        let replayed = place.json(0, &["replay", "--labels", labels.to_str().unwrap(), "--output", "json"]);
+        for (kind, score) in replayed["evaluation"]["kinds"].as_object().unwrap() {
+            let count = |key: &str| score[key].as_u64().unwrap();
+            *pirates.entry(kind.clone()).or_insert(0) += count("true_positives") + count("false_negatives");
+            *caught.entry(kind.clone()).or_insert(0) += count("true_positives");
+            if count("false_positives") > 0 {
+                blocked.push(format!("{kind} (seed {seed})"));
+            }
+        }
+    }
+    assert_eq!(blocked, Vec::<String>::new(), "benign sessions were blocked");
+    pirates.retain(|_, count| *count > 0);
+    assert_eq!(pirates.len(), 3, "{pirates:?}");
+    caught.retain(|kind, _| pirates.contains_key(kind));
+    assert_eq!(caught, pirates);
+}
+
+#[test]
+fn the_committed_fixtures_are_what_the_generator_writes() {
+    let place = Place::new("");
+    write_traffic(&small(), &place);
+    assert_eq!(
+        fs::read_to_string(place.path("labels.csv")).unwrap(),
+        fs::read_to_string(fixtures().join("labels.csv")).unwrap()
+    );
+    let committed = texts(&fixtures().join("standard"));
+    let written = texts(&place.path("logs"));
+    assert_eq!(committed.keys().collect::<Vec<_>>(), written.keys().collect::<Vec<_>>());
+    for (name, text) in &committed {
+        assert!(text == &written[name], "{name} differs: run cargo run --example generate");
+    }
+}
+
+/// Every gzip file of a folder, unpacked: a new compressor may write other bytes for the same text.
+fn texts(folder: &Path) -> BTreeMap<String, Vec<u8>> {
+    let mut texts = BTreeMap::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let mut text = Vec::new();
+        let file = fs::File::open(&path).unwrap();
+        std::io::Read::read_to_end(&mut flate2::read::MultiGzDecoder::new(file), &mut text).unwrap();
+        texts.insert(path.file_name().unwrap().to_str().unwrap().to_owned(), text);
+    }
+    texts
+}
+
+#[test]
+fn the_guard_holds_a_detector_gone_mad_until_a_person_lets_it_through() {
+    let mad = "[guard]\nmax_new_revocations = 2\nmax_share = 0.0";
+    let place = Place::new(mad);
+    let lines: Vec<String> = (0..3).flat_map(|n| shared(&format!("SharedSess{n:02}"), 20, 10, 12)).collect();
+    place.write_log("E1.2026-11-20-20.aaaa.gz", &lines);
+    let held = place.json(3, &["run", "--output", "json"]);
+    assert_eq!((&held["held"], &held["revoked"], &held["waf"]["sessions"]), (&json!(3), &json!(0), &json!(0)));
+    assert!(held["alarms"][0].as_str().unwrap().contains("--release-held"), "{held}");
+    // Nothing new happened: they are held still, and not held anew.
+    let again = place.json(0, &["run", "--output", "json"]);
+    assert_eq!((&again["held"], &again["revoked"]), (&json!(0), &json!(0)));
+    let released = place.json(0, &["run", "--release-held", "--output", "json"]);
+    assert_eq!((&released["revoked"], &released["waf"]["sessions"]), (&json!(3), &json!(3)));
+    let events = place.query("SELECT event, COUNT(*) AS n FROM revocations GROUP BY event ORDER BY event");
+    assert_eq!(events, [json!({"event": "held", "n": 3}), json!({"event": "released", "n": 3})]);
+    assert_eq!(place.json(0, &["run", "--release-held", "--output", "json"])["revoked"], 0, "once");
+}
+
+#[test]
+fn a_session_found_again_is_extended_and_one_that_comes_back_is_blocked_for_longer() {
+    let place = Place::new("");
+    place.write_log("E1.2026-11-20-20.aaaa.gz", &shared("SharedSess01", 20, 10, 12));
+    let run = |now: &str| place.json(0, &["run", "--output", "json", "--now", now]);
+    assert_eq!(run("2026-11-20T20:20:00Z")["revoked"], 1);
+    place.write_log("E1.2026-11-20-20.bbbb.gz", &shared("SharedSess01", 20, 40, 12));
+    let extended = run("2026-11-20T20:50:00Z");
+    assert_eq!((&extended["revoked"], &extended["extended"]), (&json!(0), &json!(1)));
+    let until = |now: &str| {
+        let sql = "SELECT expires_at FROM active_revocations";
+        let output = place.run(&["query", "--format", "json", "--now", now, sql]);
+        output
+            .stdout
+            .lines()
+            .map(|line| serde_json::from_str::<Value>(line).unwrap()["expires_at"].clone())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(until("2026-11-20T20:50:00Z"), ["2026-11-20T21:50:00Z"]);
+    assert_eq!(until("2026-11-20T21:50:00Z"), Vec::<Value>::new(), "over on time, even before a run says so");
+    place.write_log("E1.2026-11-20-21.cccc.gz", &shared("SharedSess01", 21, 52, 12));
+    let back = run("2026-11-20T21:58:00Z");
+    assert_eq!((&back["expired"], &back["revoked"]), (&json!(1), &json!(1)));
+    // Twice the first hour, but the token ends at midnight.
+    assert_eq!(until("2026-11-20T21:58:00Z"), ["2026-11-20T23:58:00Z"]);
+    place.write_log("E1.2026-11-20-23.dddd.gz", &shared("SharedSess01", 23, 55, 12));
+    run("2026-11-20T23:59:00Z");
+    assert_eq!(until("2026-11-20T23:59:00Z"), ["2026-11-21T00:00:00Z"]);
+}
+
+#[test]
+fn an_unbound_session_is_observed_unless_the_config_says_otherwise() {
+    let place = Place::new("");
+    // {"ssn":false,"exp":1795219200}
+    let unbound: Vec<String> = shared("SharedSess01", 20, 10, 12)
+        .iter()
+        .map(|line| line.replace("eyJzc24iOnRydWUsImV4cCI6MTc5NTIxOTIwMH0", "eyJzc24iOmZhbHNlLCJleHAiOjE3OTUyMTkyMDB9"))
+        .collect();
+    place.write_log("E1.2026-11-20-20.aaaa.gz", &unbound);
+    let summary = place.json(0, &["run", "--output", "json"]);
+    assert_eq!((&summary["revoked"], &summary["observed"]), (&json!(0), &json!(1)));
+    let reason = &place.query("SELECT reason FROM revocations")[0]["reason"];
+    assert!(reason.as_str().unwrap().contains("guard.enforce_unbound"), "{reason}");
+    place.configure("logs", "[guard]\nenforce_unbound = true");
+    assert_eq!(place.json(0, &["replay", "--output", "json"])["revocations"].as_array().unwrap().len(), 1);
+}
+
+#[test]
+fn overrides_of_a_detector_and_detectors_of_ones_own() {
+    let place = Place::new("[detectors.many_ips]\nmax_networks = 20\n[detectors.many_user_agents]\nmode = \"off\"");
+    place.write_log("E1.2026-11-20-20.aaaa.gz", &shared("SharedSess01", 20, 10, 12));
+    assert_eq!(place.json(0, &["replay", "--output", "json"])["findings"], json!([]));
+    place.configure("logs", "[detectors.many_ips]\nstrength = \"strong\"");
+    let strong = place.json(0, &["replay", "--output", "json"]);
+    assert_eq!(strong["revocations"][0]["detectors"], json!(["many_ips", "many_user_agents"]));
+
+    fs::create_dir(place.path("mine")).unwrap();
+    let sql = "-- [detector]\n-- description = \"Too much\"\n-- family = \"volume\"\n-- strength = \"strong\"\n-- window = \"10m\"\n\
+               -- every = \"10m\"\n-- ttl = \"2h\"\n-- scope = \"all\"\n-- false_positives = \"none\"\n-- [params]\n-- most = 30\n\
+               SELECT session_id, SUM(requests) * 1.0 / $most AS score, array_agg(DISTINCT country) AS countries\n\
+               FROM activity WHERE user_agent NOT IN (SELECT value FROM own_agents)\n\
+               GROUP BY session_id HAVING SUM(requests) > $most\n";
+    fs::write(place.path("mine/too_much.sql"), sql).unwrap();
+    place.configure(
+        "logs",
+        "[detect]\nqueries = \"mine\"\n[lists]\nown_agents = [\"Player/0\"]\n[detectors.too_much]\nmost = 40",
+    );
+    let found = place.json(0, &["replay", "--output", "json"]);
+    let own: Vec<&Value> =
+        found["findings"].as_array().unwrap().iter().filter(|f| f["detector"] == "too_much").collect();
+    // 12 homes with 4 segments, less the listed agent's.
+    assert_eq!((&own[0]["score"], &own[0]["strength"]), (&json!(1.1), &json!("strong")));
+    assert!(own[0]["evidence"]["countries"].is_array(), "{own:?}");
+}
+
+#[test]
+fn a_detector_that_fails_is_named_and_its_windows_are_made_up_for() {
+    let place = Place::new("");
+    fs::create_dir(place.path("mine")).unwrap();
+    let detector = |score: &str| {
+        format!(
+            "-- [detector]\n-- description = \"d\"\n-- family = \"mine\"\n-- strength = \"strong\"\n-- window = \"30m\"\n-- every = \"5m\"\n\
+             -- ttl = \"1h\"\n-- scope = \"session\"\n-- false_positives = \"none\"\n\
+             SELECT session_id, {score} AS score FROM activity GROUP BY session_id\n"
+        )
+    };
+    fs::write(place.path("mine/fickle.sql"), detector("CAST(1 AS DOUBLE) / (SUM(requests) - SUM(requests))")).unwrap();
+    place.configure("logs", "[detect]\nqueries = \"mine\"");
+    place.write_log("E1.2026-11-20-20.aaaa.gz", &shared("SharedSess01", 20, 10, 6));
+    let output = place.run(&["run"]);
+    assert_eq!(output.code, 1, "{output:?}");
+    assert!(output.stderr.contains("detector fickle") && output.stderr.contains("no finite score"), "{output:?}");
+    assert_eq!(
+        place.query("SELECT DISTINCT detector FROM findings"),
+        [json!({"detector": "many_user_agents"})],
+        "the others worked"
+    );
+    fs::write(place.path("mine/fickle.sql"), detector("2.5")).unwrap();
+    let mended = place.json(0, &["run", "--output", "json"]);
+    assert_eq!(mended["objects"]["ingested"], 0);
+    assert_eq!((&mended["detectors"]["fickle"]["findings"], &mended["revoked"]), (&json!(6), &json!(1)));
+}
+
+/// The files of ../shared are real logs of other people: they are read there, where they are, and never kept.
+#[test]
+fn logs_of_twelve_twenty_four_and_thirty_three_columns() {
+    let place = Place::new("");
+    let rows = [
+        (
+            "#Fields: date time x-edge-location sc-bytes c-ip cs-method cs(Host) cs-uri-stem sc-status cs(Referer) cs(User-Agent) cs-uri-query",
+            "-\tMozilla\t-",
+        ),
+        (
+            "#Fields: date time x-edge-location sc-bytes c-ip cs-method cs(Host) cs-uri-stem sc-status cs(Referer) cs(User-Agent) cs-uri-query cs(Cookie) x-edge-result-type x-edge-request-id x-host-header cs-protocol cs-bytes time-taken x-forwarded-for ssl-protocol ssl-cipher x-edge-response-result-type cs-protocol-version",
+            "-\tMozilla\t-\t-\tHit\tid1\tmedia.example.com\thttps\t30\t0.001\t-\t-\t-\tHit\tHTTP/1.1",
+        ),
+        (
+            "#Fields:\tdate\ttime\tx-edge-location\tsc-bytes\tc-ip\tcs-method\tcs(Host)\tcs-uri-stem\tsc-status\tcs(Referer)\tcs(User-Agent)\tcs-uri-query\tcs(Cookie)\tx-edge-result-type\tx-edge-request-id\tx-host-header\tcs-protocol\tcs-bytes\ttime-taken\tx-forwarded-for\tssl-protocol\tssl-cipher\tx-edge-response-result-type\tcs-protocol-version\tfle-status\tfle-encrypted-fields\tc-port\ttime-to-first-byte\tx-edge-detailed-result-type\tsc-content-type\tsc-content-len\tsc-range-start\tsc-range-end",
+            "-\tMozilla\t-\t-\tError\tid2\tmedia.example.com\thttps\t30\t0.001\t10.0.0.1,\\x2010.0.0.2\t-\t-\tError\tHTTP/2.0\t-\t-\t4711\t0.001\tError\ttext/html\t78\t-\t-",
+        ),
+    ];
+    for (index, (header, rest)) in rows.iter().enumerate() {
+        let text = format!(
+            "#Version: 1.0\n{header}\n2026-11-20\t20:00:0{index}\tFRA2\t100\t198.18.0.1\tGET\td1.cloudfront.net\t/a%2520b.ts\t200\t{rest}"
+        );
+        crate::support::write_gzip(&place.path("logs").join(format!("E1.2026-11-20-20.{index}.gz")), &text);
+    }
+    assert_eq!(place.json(0, &["run", "--output", "json"])["rows"]["read"], 3);
+    let read = place.query(
+        "SELECT time, host, path, user_agent, accepted, result_type, request_id, country FROM requests ORDER BY time",
+    );
+    assert_eq!(
+        read[0],
+        json!({"time": "2026-11-20T20:00:00Z", "host": "d1.cloudfront.net", "path": "/a%20b.ts", "user_agent": "Mozilla", "accepted": true, "country": read[0]["country"]})
+    );
+    assert_eq!(
+        (&read[1]["host"], &read[1]["request_id"], &read[1]["accepted"]),
+        (&json!("media.example.com"), &json!("id1"), &json!(true))
+    );
+    // An error page that is sent with status 200.
+    assert_eq!((&read[2]["result_type"], &read[2]["accepted"]), (&json!("Error"), &json!(false)));
+}
+
+#[test]
+fn the_real_files_of_the_samples_replay_to_the_last_line() {
+    let samples = fixtures().join("../../shared/samples");
+    let Ok(entries) = fs::read_dir(&samples) else {
+        // Only the team's machines have them; the layouts are tested above.
+        return;
+    };
+    let place = Place::new("");
+    let mut expected = 0;
+    for entry in entries {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_str().unwrap().to_owned();
+        if !name.starts_with("v1-") {
+            continue;
+        }
+        let bytes = fs::read(&path).unwrap();
+        let mut text = Vec::new();
+        if name.ends_with(".gz") {
+            std::io::Read::read_to_end(&mut flate2::read::MultiGzDecoder::new(bytes.as_slice()), &mut text).unwrap();
+        } else {
+            text.clone_from(&bytes);
+        }
+        expected += text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty() && line[0] != b'#').count();
+        fs::write(place.path("logs").join(name), bytes).unwrap();
+    }
+    let replayed = place.json(0, &["replay", "--output", "json"]);
+    assert_eq!(replayed["rows"], json!(expected));
+    assert_eq!((&replayed["sessions"], &replayed["revocations"]), (&json!(0), &json!([])));
+}
+
+/// The scenario of the committed fixtures.
+fn small() -> model::traffic::Scenario {
+    model::traffic::Scenario {
+        seed: 21,
+        start: "2026-11-20T18:30:00Z".parse().unwrap(),
+        duration: chrono::TimeDelta::minutes(135),
+        sessions: 100,
+        pirates: 8,
+        grey: 2,
+        visits: 50,
+        views: model::views::Views { least: 40_000, most: 240_000 },
+        scheme: model::token::Scheme::SecureMediaDelivery { bound: true },
+    }
+}
+
+/// Writes a scenario's log objects to `logs` and its labels beside.
+fn write_traffic(scenario: &model::traffic::Scenario, place: &Place) {
+    model::write(scenario, 400, place.path("logs"), &place.path("labels.csv")).unwrap();
+}

@@ -1,0 +1,13 @@
+//! The program as its users run it: the built binary, real files, real servers.
+
+#[allow(dead_code)]
+#[path = "../examples/generate/model/mod.rs"]
+mod model;
+mod support;
+
+mod aws;
+mod bad_input;
+mod commands;
+mod detection;
+mod once;
+mod parity;

@@ -1,0 +1,191 @@
+//! The main job on the fixtures, and that doing it again does nothing.
+
+use std::fs;
+
+use serde_json::{Value, json};
+
+use crate::support::{Place, fixtures, line, log_text, shared, write_gzip};
+
+fn labelled(label: &str) -> Vec<String> {
+    let text = fs::read_to_string(fixtures().join("labels.csv")).unwrap();
+    let mut sessions: Vec<String> = text
+        .lines()
+        .map(|line| line.split(',').collect::<Vec<_>>())
+        .filter(|columns| columns[1] == label)
+        .map(|columns| columns[0].to_owned())
+        .collect();
+    sessions.sort();
+    sessions
+}
+
+fn sessions(rows: &[Value]) -> Vec<String> {
+    rows.iter().map(|row| row["session_id"].as_str().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn a_run_finds_the_pirates_and_a_second_changes_nothing_but_runs() {
+    let place = Place::with_fixtures("");
+    let first = place.json(0, &["run", "--output", "json"]);
+    assert_eq!(first["objects"], json!({"listed": 35, "ingested": 35, "duplicate": 0, "quarantined": 0}));
+    assert_eq!(first["rows"]["rejected"], 0);
+    assert_eq!(first["revoked"], 8);
+    assert_eq!(first["waf"]["sessions"], 8);
+    assert_eq!(first["waf"]["changed"], false);
+    assert!(first["lag_seconds"]["median"].is_number());
+    for key in ["run_id", "detectors", "extended", "expired", "held", "observed", "seconds", "alarms"] {
+        assert!(!first[key].is_null(), "{key} is missing");
+    }
+    let active = place.query("SELECT session_id FROM active_revocations ORDER BY session_id");
+    assert_eq!(sessions(&active), labelled("pirate"));
+
+    let before = place.commits();
+    let second = place.json(0, &["run", "--output", "json"]);
+    assert_eq!(second["objects"]["ingested"], 0);
+    assert_eq!((&second["rows"]["read"], &second["revoked"], &second["extended"]), (&json!(0), &json!(0), &json!(0)));
+    assert_eq!(second["waf"]["sessions"], 8);
+    let mut after = place.commits();
+    assert_ne!(before["runs"], after["runs"]);
+    after.insert("runs".to_owned(), before["runs"].clone());
+    assert_eq!(before, after);
+    assert_eq!(place.query("SELECT run_id FROM runs").len(), 2);
+}
+
+#[test]
+fn a_dry_run_tells_the_same_and_writes_nothing() {
+    let place = Place::with_fixtures("");
+    let dry = place.json(0, &["run", "--dry-run", "--output", "json"]);
+    assert_eq!(dry["revoked"], 8);
+    assert!(!place.path("state").exists());
+    place.json(0, &["run", "--output", "json"]);
+    let before = place.commits();
+    assert_eq!(place.json(0, &["run", "--dry-run", "--output", "json"])["revoked"], 0);
+    assert_eq!(place.commits(), before);
+}
+
+/// The row counts of all data tables, and a digest of activity that does not depend on the order of rows.
+fn picture(place: &Place) -> Vec<Value> {
+    place.query(
+        "SELECT (SELECT COUNT(*) FROM activity) AS activity, (SELECT SUM(requests) FROM activity) AS requests, \
+         (SELECT SUM(segments) FROM activity) AS segments, (SELECT SUM(bytes) FROM activity) AS bytes, \
+         (SELECT SUM(requests) FROM refusals) AS refused, (SELECT SUM(networks) FROM refusals) AS networks, \
+         (SELECT COUNT(*) FROM credentials) AS credentials, (SELECT COUNT(*) FROM findings) AS findings, \
+         (SELECT SUM(score) FROM findings) AS score, (SELECT COUNT(*) FROM active_revocations) AS active",
+    )
+}
+
+#[test]
+fn the_tables_do_not_depend_on_how_the_work_was_cut_up() {
+    let whole = Place::with_fixtures("");
+    whole.json(0, &["run", "--output", "json"]);
+
+    let piecemeal = Place::new("");
+    let mut objects: Vec<_> =
+        fs::read_dir(fixtures().join("standard")).unwrap().map(|object| object.unwrap().path()).collect();
+    objects.sort();
+    // Last first: late objects touch windows that were evaluated before.
+    for group in objects.rchunks(9) {
+        for object in group {
+            fs::copy(object, piecemeal.path("logs").join(object.file_name().unwrap())).unwrap();
+        }
+        let summary = piecemeal.json(0, &["run", "--output", "json"]);
+        assert_eq!(summary["objects"]["ingested"], group.len());
+    }
+    assert_eq!(picture(&piecemeal), picture(&whole));
+}
+
+#[test]
+fn a_batch_that_was_cut_off_is_finished_with_what_the_ledger_gives_it() {
+    let place = Place::with_fixtures("");
+    place.json(0, &["run", "--output", "json"]);
+    let expected = picture(&place);
+    // As if the run had been killed after the ledger and `refusals` were written.
+    for table in ["activity", "credentials", "findings", "revocations", "runs"] {
+        fs::remove_dir_all(place.path("state/tables").join(table)).unwrap();
+    }
+    let summary = place.json(0, &["run", "--output", "json"]);
+    assert_eq!(summary["objects"]["ingested"], 0, "the ledger knows them");
+    assert_eq!(summary["revoked"], 8);
+    assert_eq!(picture(&place), expected);
+}
+
+#[test]
+fn detection_and_decisions_that_were_cut_off_are_made_up_for() {
+    let place = Place::with_fixtures("");
+    place.json(0, &["run", "--output", "json"]);
+    let expected = picture(&place);
+    for lost in [["revocations"].as_slice(), &["findings", "revocations"]] {
+        for table in lost {
+            fs::remove_dir_all(place.path("state/tables").join(table)).unwrap();
+        }
+        assert_eq!(place.json(0, &["run", "--output", "json"])["revoked"], 8);
+        assert_eq!(picture(&place), expected);
+    }
+}
+
+#[test]
+fn the_same_bytes_count_once_and_other_bytes_under_a_known_name_are_an_alarm() {
+    let place = Place::new("");
+    place.write_log("E1.2026-11-20-20.aaaa.gz", &shared("SharedSess01", 20, 10, 12));
+    assert_eq!(place.json(0, &["run", "--output", "json"])["objects"]["ingested"], 1);
+    let expected = picture(&place);
+
+    let first = place.path("logs/E1.2026-11-20-20.aaaa.gz");
+    fs::copy(&first, place.path("logs/E1.2026-11-20-20.bbbb.gz")).unwrap();
+    let again = place.json(0, &["run", "--output", "json"]);
+    assert_eq!(again["objects"], json!({"listed": 2, "ingested": 0, "duplicate": 1, "quarantined": 0}));
+
+    write_gzip(&first, &log_text(&[line("20:30:00", "198.18.9.9", "OtherSess001", 1, 200, "x")]));
+    let changed = place.json(3, &["run", "--output", "json"]);
+    assert_eq!(changed["objects"]["quarantined"], 1);
+    assert!(changed["alarms"][0].as_str().unwrap().contains("other bytes under a name"), "{changed}");
+    assert_eq!(picture(&place), expected);
+    assert_eq!(place.json(0, &["run", "--output", "json"])["objects"]["quarantined"], 0, "told once");
+}
+
+#[test]
+fn late_rows_count_in_their_minute_and_reopen_just_their_windows() {
+    let place = Place::new("");
+    let mut lines = shared("SharedSess01", 20, 10, 12);
+    let late = lines.split_off(lines.len() / 2);
+    place.write_log("E1.2026-11-20-20.aaaa.gz", &lines);
+    assert_eq!(place.json(0, &["run", "--output", "json"])["revoked"], 0);
+    // Another session, an hour earlier: not touched by what comes late.
+    place.write_log("E1.2026-11-20-20.bbbb.gz", &late);
+    let summary = place.json(0, &["run", "--output", "json"]);
+    assert_eq!(summary["revoked"], 1);
+    let windows = place.query("SELECT DISTINCT window_end FROM findings ORDER BY window_end");
+    assert_eq!(windows.first().unwrap()["window_end"], "2026-11-20T20:15:00Z");
+    assert_eq!(windows.last().unwrap()["window_end"], "2026-11-20T20:40:00Z");
+}
+
+#[test]
+fn only_accepted_requests_incriminate() {
+    let place = Place::new("");
+    let forged =
+        shared("VictimSess01", 20, 10, 60).iter().map(|line| line.replace("\t200\t", "\t403\t")).collect::<Vec<_>>();
+    place.write_log("E1.2026-11-20-20.aaaa.gz", &forged);
+    let summary = place.json(0, &["run", "--output", "json"]);
+    assert_eq!((&summary["rows"]["refused"], &summary["revoked"]), (&json!(240), &json!(0)));
+    assert_eq!(place.query("SELECT session_id FROM findings"), Vec::<Value>::new());
+    assert_eq!(place.query("SELECT COUNT(*) AS n FROM credentials")[0]["n"], 0);
+    assert_eq!(place.query("SELECT SUM(requests) AS n FROM refusals WHERE session_id = 'VictimSess01'")[0]["n"], 240);
+}
+
+#[test]
+fn of_the_refused_only_the_hundred_most_refused_ids_have_rows_of_their_own() {
+    let place = Place::new("");
+    let mut lines = Vec::new();
+    for session in 0..150 {
+        for n in 0..(if session < 100 { 2 } else { 1 }) {
+            lines.push(line("20:10:00", &format!("198.18.0.{session}"), &format!("Session{session:05}"), n, 403, "x"));
+        }
+    }
+    place.write_log("E1.2026-11-20-20.aaaa.gz", &lines);
+    place.json(0, &["run", "--output", "json"]);
+    let rest = place.query("SELECT requests, networks FROM refusals WHERE session_id IS NULL");
+    assert_eq!(rest, [json!({"requests": 50, "networks": 50})]);
+    let named = place.query(
+        "SELECT COUNT(*) AS n, SUM(requests) AS r, MAX(session_id) AS last FROM refusals WHERE session_id IS NOT NULL",
+    );
+    assert_eq!(named, [json!({"n": 100, "r": 200, "last": "Session00099"})]);
+}
