@@ -5,7 +5,7 @@ WITH ranked AS (
         *,
         ROW_NUMBER() OVER (
             PARTITION BY session_id, detector, window_start, window_end
-            ORDER BY batch DESC, run_id DESC
+            ORDER BY evaluation DESC
         ) AS place
     FROM stored_findings
 )

@@ -60,7 +60,7 @@ pub struct DetectorStats {
 /// A row of the stored table `findings`.
 #[derive(Serialize)]
 struct FindingRow<'a> {
-    batch: i64,
+    evaluation: i64,
     session_id: &'a str,
     detector: &'a str,
     window_start: DateTime<Utc>,
@@ -182,15 +182,17 @@ pub async fn detect(
     }
     detection.sessions = sessions_in(&session, jobs.keys()).await?;
 
-    let mut transactions = vec![Transaction::new("detect", batch)];
+    // Detections have numbers of their own: one that makes up for a failure sees no new batch.
+    let evaluation = evaluations(store).await? + 1;
+    let mut transactions = vec![Transaction::new("detect", batch), Transaction::new("evaluation", evaluation)];
     for (index, detector) in detectors.iter().enumerate() {
         let version = if failed.contains(&index) { after[index] } else { batch };
         transactions.push(Transaction::new(own_progress(detector), version));
     }
     let stored: Vec<FindingRow> = changed
         .iter()
-        .map(|finding| row(finding, batch))
-        .chain(gone.iter().map(|key| withdrawn(key, batch, run_id)))
+        .map(|finding| row(finding, evaluation))
+        .chain(gone.iter().map(|key| withdrawn(key, evaluation, run_id)))
         .collect();
     let rows = match stored.is_empty() {
         true => vec![],
@@ -200,14 +202,19 @@ pub async fn detect(
     Ok(detection)
 }
 
+/// How many detections there were.
+pub async fn evaluations(store: &dyn Store) -> Result<i64, StoreError> {
+    Ok(store.transaction(Table::Findings, "evaluation").await?.unwrap_or(0))
+}
+
 /// The transaction that tells how far one detector has come: it stays behind when the detector fails.
 fn own_progress(detector: &Detector) -> String {
     format!("detect:{}", detector.name)
 }
 
-fn row(finding: &Finding, batch: i64) -> FindingRow<'_> {
+fn row(finding: &Finding, evaluation: i64) -> FindingRow<'_> {
     FindingRow {
-        batch,
+        evaluation,
         session_id: &finding.session_id,
         detector: &finding.detector,
         window_start: finding.window_start,
@@ -220,9 +227,9 @@ fn row(finding: &Finding, batch: i64) -> FindingRow<'_> {
     }
 }
 
-fn withdrawn<'a>((session_id, detector, window): &'a Key, batch: i64, run_id: &'a str) -> FindingRow<'a> {
+fn withdrawn<'a>((session_id, detector, window): &'a Key, evaluation: i64, run_id: &'a str) -> FindingRow<'a> {
     FindingRow {
-        batch,
+        evaluation,
         session_id,
         detector,
         window_start: window.start,
@@ -282,11 +289,14 @@ async fn memory_table(
     MemTable::try_new(schema, vec![batches]).map_err(|error| query_error(sql, error))
 }
 
+/// A minute table cut to a window, and the sessions in it.
+type Cut = (Arc<MemTable>, Arc<HashSet<String>>);
+
 /// The minute tables cut to one window, made once for all detectors that see the same.
 struct WindowTables<'a> {
     session: &'a SessionContext,
     window: Window,
-    cut: HashMap<(Table, Option<i64>), (Arc<MemTable>, Arc<HashSet<String>>)>,
+    cut: HashMap<(Table, Option<i64>), Cut>,
 }
 
 impl WindowTables<'_> {
@@ -295,11 +305,7 @@ impl WindowTables<'_> {
     }
 
     /// The window's activity, and the sessions in it.
-    async fn activity(
-        &mut self,
-        scope: Scope,
-        after: i64,
-    ) -> Result<(Arc<MemTable>, Arc<HashSet<String>>), EngineError> {
+    async fn activity(&mut self, scope: Scope, after: i64) -> Result<Cut, EngineError> {
         let key = (Table::Activity, (scope == Scope::Session).then_some(after));
         if let Some(known) = self.cut.get(&key) {
             return Ok(known.clone());

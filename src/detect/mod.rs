@@ -9,7 +9,7 @@ pub mod window;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-pub use evaluate::{Detection, DetectorStats, detect};
+pub use evaluate::{Detection, DetectorStats, detect, evaluations};
 use file::Strength;
 use window::Window;
 

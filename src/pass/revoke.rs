@@ -11,7 +11,7 @@ use serde::Deserialize;
 
 use super::Warden;
 use crate::decide::{Draft, Event, EventKind, Facts, Policy, Proposal, Recorder, Standing, guard_trips, propose};
-use crate::detect::{Detection, Finding};
+use crate::detect::{Detection, Finding, evaluations};
 use crate::engine::{EngineError, Sql, fetch, prepare, query_error, sql, timestamp};
 use crate::rows;
 use crate::schema::Table;
@@ -53,7 +53,7 @@ pub async fn record(
         blocks: u64,
     }
     let session = warden.engine.session_over(store, now).await?;
-    let detected = store.transaction(Table::Findings, "detect").await?.unwrap_or(0);
+    let evaluated = evaluations(store).await?;
     let decided = store.transaction(Table::Revocations, "decide").await?.unwrap_or(0);
     let since = vec![("since", timestamp(now - TimeDelta::hours(1)))];
     let states: Vec<HistoryState> = fetch(&session, HISTORY_STATE, since).await?;
@@ -67,7 +67,7 @@ pub async fn record(
         recorder.expire(block);
     }
 
-    if decided < detected || release_held {
+    if decided < evaluated || release_held {
         let parameters =
             vec![("after", ScalarValue::Int64(Some(decided))), ("held", ScalarValue::Boolean(Some(release_held)))];
         register_candidates(&session, CANDIDATES, parameters).await?;
@@ -113,12 +113,12 @@ pub async fn record(
     }
 
     let events = recorder.events;
-    if !events.is_empty() || decided < detected {
+    if !events.is_empty() || decided < evaluated {
         let batch = match events.is_empty() {
             true => vec![],
             false => vec![rows::encode(Table::Revocations.schema().stored(), &events).map_err(anyhow::Error::msg)?],
         };
-        store.append(Table::Revocations, batch, &[Transaction::new("decide", detected)]).await?;
+        store.append(Table::Revocations, batch, &[Transaction::new("decide", evaluated)]).await?;
     }
     Ok(Recorded { events, alarms })
 }

@@ -1,6 +1,7 @@
 //! The state in a folder: `state.json` with its version, `lock`, and a Delta table per stored table.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -182,9 +183,8 @@ async fn loaded<'a>(
     tables: &'a mut HashMap<Table, DeltaTable>,
     table: Table,
 ) -> Result<&'a mut DeltaTable, StoreError> {
-    if !tables.contains_key(&table) {
-        let delta = store.load(table).await?;
-        tables.insert(table, delta);
+    match tables.entry(table) {
+        Entry::Occupied(loaded) => Ok(loaded.into_mut()),
+        Entry::Vacant(place) => Ok(place.insert(store.load(table).await?)),
     }
-    Ok(tables.get_mut(&table).expect("just inserted"))
 }
