@@ -1,7 +1,7 @@
 //! The program as its users run it: the built binary, real files, real servers.
 
 #[allow(dead_code)]
-#[path = "../examples/generate/model/mod.rs"]
+#[path = "../../examples/generate/model/mod.rs"]
 mod model;
 mod support;
 

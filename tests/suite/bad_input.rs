@@ -137,7 +137,7 @@ fn a_folder_or_a_file_without_permission() {
     place.write_log("E1.2026-11-20-20.good.gz", &shared("SharedSess01", 20, 10, 12));
     place.write_log("E1.2026-11-20-20.secret.gz", &shared("SharedSess02", 20, 10, 12));
     let secret = place.path("logs/E1.2026-11-20-20.secret.gz");
-    fs::set_permissions(&secret, fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(&secret, fs::Permissions::from_mode(0o000)).unwrap();
     if fs::File::open(&secret).is_ok() {
         // Root reads everything: run as nobody, who may enter the place and use the state.
         fs::set_permissions(place.path(""), fs::Permissions::from_mode(0o777)).unwrap();
@@ -161,7 +161,7 @@ fn check_permissions(place: &Place, run: impl Fn(&[&str]) -> (i32, String)) {
     assert_eq!(code, 3, "{stderr}");
     assert!(stderr.contains("secret.gz was quarantined: Permission denied"), "{stderr}");
     // The whole folder.
-    fs::set_permissions(place.path("logs"), fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(place.path("logs"), fs::Permissions::from_mode(0o000)).unwrap();
     let (code, stderr) = run(&["run"]);
     assert_eq!(code, 1, "{stderr}");
     assert!(stderr.contains("cannot list") && stderr.contains("Permission denied"), "{stderr}");
