@@ -82,11 +82,12 @@ pub async fn read(
     check_size(result, object.meta.size)
 }
 
-/// Fewer or more bytes than listed: the object is still being written, or the transfer was cut.
+/// Fewer or more bytes than listed: the object was replaced, or is still being written. The next listing
+/// shows what became of it.
 fn check_size(result: Result<ObjectReport, ReadError>, listed: u64) -> Result<ObjectReport, ObjectError> {
     match result {
         Ok(report) if report.size == listed => Ok(report),
-        Ok(report) => Err(ObjectError::Unavailable(format!("{listed} bytes were listed but {} read", report.size))),
+        Ok(report) => Err(ObjectError::Gone(format!("{listed} bytes were listed but {} read", report.size))),
         Err(ReadError::Gzip { bytes, source }) if bytes < listed => {
             // The decoder stopped before the end of what was listed: broken in the middle, not cut off.
             Err(ObjectError::Broken(format!("broken gzip in the first {bytes} of {listed} bytes: {source}")))

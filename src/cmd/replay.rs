@@ -16,7 +16,7 @@ pub struct Args {
     /// A folder or s3://bucket/prefix with log objects; several may be given. Else those of the config.
     #[arg(long, value_name = "DIR|s3://…")]
     logs: Vec<String>,
-    /// What the sessions are known to be: CSV with the header session_id,label[,kind], label being pirate,
+    /// What the sessions are known to be: CSV with the header session_id,label,kind (the kind may lack), label being pirate,
     /// benign or grey (not counted).
     #[arg(long, value_name = "FILE")]
     labels: Option<PathBuf>,

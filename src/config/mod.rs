@@ -1,4 +1,4 @@
-//! The configuration: one TOML file, read as it is written ([`raw`]) and checked into [`Config`].
+//! The configuration: one TOML file, read as it is written (`raw`) and checked into [`Config`].
 //!
 //! A key that is not known is an error that names the nearest right one; a wrong value is an error that
 //! names its key. Nothing is guessed and nothing is ignored.

@@ -161,13 +161,17 @@ pub async fn last_batch(session: &SessionContext) -> Result<i64, EngineError> {
     Ok(fetch::<Last>(session, LAST_BATCH, vec![]).await?.first().map_or(0, |last| last.batch))
 }
 
-/// Location and version of the objects whose rows belong to a batch.
-pub async fn objects_of(session: &SessionContext, batch: i64) -> Result<Vec<(String, ObjectMeta)>, EngineError> {
+/// Location, version and digest of the objects whose rows belong to a batch.
+pub async fn objects_of(
+    session: &SessionContext,
+    batch: i64,
+) -> Result<Vec<(String, ObjectMeta, String)>, EngineError> {
     #[derive(Deserialize)]
     struct Object {
         location: String,
         key: String,
         etag: String,
+        digest: String,
         size: u64,
         arrived_at: DateTime<Utc>,
     }
@@ -177,7 +181,7 @@ pub async fn objects_of(session: &SessionContext, batch: i64) -> Result<Vec<(Str
         .map(|object| {
             let meta =
                 ObjectMeta { key: object.key, etag: object.etag, size: object.size, arrived_at: object.arrived_at };
-            (object.location, meta)
+            (object.location, meta, object.digest)
         })
         .collect())
 }

@@ -236,11 +236,15 @@ impl Ingestion<'_> {
         let session = self.engine.session_over(self.store, self.now).await?;
         let mut open = Batch::default();
         let mut lost = Vec::new();
-        for (location, meta) in ledger::objects_of(&session, batch).await? {
+        for (location, meta, digest) in ledger::objects_of(&session, batch).await? {
             let place = source::Location::parse(&location, std::path::Path::new("/"))
                 .map_err(|error| IngestError::Unfinished { batch, reason: format!("{location}: {error}") })?;
             let object = LogObject { source: source::connect(&place).await, meta };
-            match rollup.read(&object, self.context, PART_ROWS).await? {
+            let outcome = match rollup.read(&object, self.context, PART_ROWS).await? {
+                Ok((report, ..)) if report.digest != digest => Err(ObjectError::Gone("its bytes are others".into())),
+                outcome => outcome,
+            };
+            match outcome {
                 Ok((_, staged, rolled)) => {
                     open.staged_rows += staged.iter().map(|batch| batch.num_rows()).sum::<usize>();
                     open.staged.extend(staged);

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use arrow::record_batch::RecordBatch;
 use async_trait::async_trait;
 use datafusion::catalog::TableProvider;
+use datafusion::datasource::MemTable;
 use datafusion::prelude::SessionContext;
 use deltalake::kernel::StructType;
 use deltalake::kernel::engine::arrow_conversion::TryIntoKernel;
@@ -38,6 +39,8 @@ struct StateFile {
 /// Delta tables in a folder.
 pub struct DeltaStore {
     folder: PathBuf,
+    /// A reader makes no tables: to it, one that is not there is empty.
+    writable: bool,
     tables: Mutex<HashMap<Table, DeltaTable>>,
 }
 
@@ -46,7 +49,7 @@ impl DeltaStore {
     pub fn open_or_create(folder: &Path) -> Result<DeltaStore, StoreError> {
         match Self::open(folder) {
             Err(StoreError::Missing(_)) => {}
-            opened => return opened,
+            opened => return opened.map(|store| DeltaStore { writable: true, ..store }),
         }
         let io = |source| StoreError::Io { path: folder.to_owned(), source };
         let text = serde_json::to_string(&StateFile { version: VERSION }).expect("a number becomes JSON");
@@ -55,10 +58,10 @@ impl DeltaStore {
         fs::create_dir_all(folder).map_err(io)?;
         fs::write(&new, text + "\n").map_err(io)?;
         fs::rename(&new, folder.join(VERSION_FILE)).map_err(io)?;
-        Self::open(folder)
+        Self::open(folder).map(|store| DeltaStore { writable: true, ..store })
     }
 
-    /// Opens the state that is there.
+    /// Opens the state that is there, for reading.
     pub fn open(folder: &Path) -> Result<DeltaStore, StoreError> {
         let path = folder.to_owned();
         let file = match fs::read_to_string(folder.join(VERSION_FILE)) {
@@ -79,23 +82,26 @@ impl DeltaStore {
             };
             return Err(StoreError::Version { path, found: version, expected: VERSION, advice });
         }
-        Ok(DeltaStore { folder: path, tables: Mutex::default() })
+        Ok(DeltaStore { folder: path, writable: false, tables: Mutex::default() })
     }
 
     fn error(&self, table: Table) -> impl Fn(DeltaTableError) -> StoreError + '_ {
         move |source| StoreError::Delta { table: table.name(), path: self.folder.clone(), source: Box::new(source) }
     }
 
-    /// Loads the table, making it where it is not there.
-    async fn load(&self, table: Table) -> Result<DeltaTable, StoreError> {
+    /// Loads the table. Where it is not there a writer makes it, and a reader gets none.
+    async fn load(&self, table: Table) -> Result<Option<DeltaTable>, StoreError> {
         let error = self.error(table);
         let path = self.folder.join("tables").join(table.name());
+        if !self.writable && !path.join("_delta_log").exists() {
+            return Ok(None);
+        }
         fs::create_dir_all(&path).map_err(|source| StoreError::Io { path: path.clone(), source })?;
         let url = Url::from_directory_path(&path).expect("the state's path is absolute");
         let mut delta = DeltaTableBuilder::from_url(url).and_then(DeltaTableBuilder::build).map_err(&error)?;
         if delta.verify_deltatable_existence().await.map_err(&error)? {
             delta.load().await.map_err(&error)?;
-            return Ok(delta);
+            return Ok(Some(delta));
         }
         let schema = table.schema();
         let columns: StructType =
@@ -107,6 +113,7 @@ impl DeltaStore {
             .with_table_name(table.name())
             .with_comment(&schema.description)
             .await
+            .map(Some)
             .map_err(&error)
     }
 }
@@ -133,7 +140,9 @@ fn is_empty(folder: &Path) -> Result<bool, StoreError> {
 impl Store for DeltaStore {
     async fn transaction(&self, table: Table, app: &str) -> Result<Option<i64>, StoreError> {
         let mut tables = self.tables.lock().await;
-        let delta = loaded(self, &mut tables, table).await?;
+        let Some(delta) = loaded(self, &mut tables, table).await? else {
+            return Ok(None);
+        };
         let snapshot = delta.snapshot().map_err(self.error(table))?;
         snapshot.transaction_version(&delta.log_store(), app).await.map_err(self.error(table))
     }
@@ -146,7 +155,10 @@ impl Store for DeltaStore {
     ) -> Result<(), StoreError> {
         let error = self.error(table);
         let mut tables = self.tables.lock().await;
-        let delta = loaded(self, &mut tables, table).await?;
+        let Some(delta) = loaded(self, &mut tables, table).await? else {
+            let source = std::io::Error::other("it was opened for reading");
+            return Err(StoreError::Io { path: self.folder.clone(), source });
+        };
         let commit = CommitProperties::default().with_application_transactions(
             transactions
                 .iter()
@@ -167,24 +179,23 @@ impl Store for DeltaStore {
 
     async fn provider(&self, table: Table, session: &SessionContext) -> Result<Arc<dyn TableProvider>, StoreError> {
         let mut tables = self.tables.lock().await;
-        let delta = loaded(self, &mut tables, table).await?;
+        let engine = |source| StoreError::Engine { table: table.name(), source: Box::new(source) };
+        let Some(delta) = loaded(self, &mut tables, table).await? else {
+            return Ok(Arc::new(MemTable::try_new(table.schema().stored(), vec![vec![]]).map_err(engine)?));
+        };
         delta.update_datafusion_session(&session.state()).map_err(self.error(table))?;
-        let scan = delta
-            .table_provider()
-            .build()
-            .await
-            .map_err(|source| StoreError::Engine { table: table.name(), source: Box::new(source) })?;
-        Ok(Arc::new(scan))
+        Ok(Arc::new(delta.table_provider().build().await.map_err(engine)?))
     }
 }
 
+/// The table, loaded at most once.
 async fn loaded<'a>(
     store: &DeltaStore,
     tables: &'a mut HashMap<Table, DeltaTable>,
     table: Table,
-) -> Result<&'a mut DeltaTable, StoreError> {
+) -> Result<Option<&'a mut DeltaTable>, StoreError> {
     match tables.entry(table) {
-        Entry::Occupied(loaded) => Ok(loaded.into_mut()),
-        Entry::Vacant(place) => Ok(place.insert(store.load(table).await?)),
+        Entry::Occupied(loaded) => Ok(Some(loaded.into_mut())),
+        Entry::Vacant(place) => Ok(store.load(table).await?.map(|delta| place.insert(delta))),
     }
 }

@@ -1,7 +1,10 @@
 //! The main job on the fixtures, and that doing it again does nothing.
 
 use std::fs;
+use std::time::Instant;
 
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
 use serde_json::{Value, json};
 
 use crate::support::{Place, fixtures, line, log_text, shared, write_gzip};
@@ -106,6 +109,56 @@ fn a_batch_that_was_cut_off_is_finished_with_what_the_ledger_gives_it() {
     assert_eq!(summary["objects"]["ingested"], 0, "the ledger knows them");
     assert_eq!(summary["revoked"], 8);
     assert_eq!(picture(&place), expected);
+}
+
+#[test]
+fn a_batch_whose_object_changed_meanwhile_is_finished_without_it_and_says_so() {
+    let place = Place::new("");
+    place.write_log("E1.2026-11-20-20.aaaa.gz", &shared("SharedSess01", 20, 10, 12));
+    place.write_log("E1.2026-11-20-20.bbbb.gz", &shared("SharedSess02", 20, 10, 12));
+    place.json(0, &["run", "--output", "json"]);
+    for table in ["activity", "credentials", "refusals", "findings", "revocations"] {
+        fs::remove_dir_all(place.path("state/tables").join(table)).unwrap();
+    }
+    place.write_log("E1.2026-11-20-20.bbbb.gz", &shared("SharedSess03", 20, 10, 12));
+    let summary = place.json(3, &["run", "--output", "json"]);
+    assert!(summary["alarms"][0].as_str().unwrap().contains("its rows are lost"), "{summary}");
+    // What stands under the name now was never counted, so it is.
+    let counted = place.query("SELECT DISTINCT session_id FROM activity ORDER BY session_id");
+    assert_eq!(sessions(&counted), ["SharedSess01", "SharedSess03"]);
+    place.json(0, &["run", "--output", "json"]);
+}
+
+#[test]
+fn killed_at_any_instant_and_run_again_the_tables_are_as_if_it_had_not_been() {
+    let undisturbed = Place::with_fixtures("");
+    let started = Instant::now();
+    undisturbed.json(0, &["run", "--output", "json"]);
+    let whole = started.elapsed();
+    let seed = std::env::var("KILL_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(rand::random::<u64>);
+    println!("KILL_SEED={seed}");
+    let mut random = ChaCha8Rng::seed_from_u64(seed);
+
+    let place = Place::with_fixtures("");
+    for _ in 0..8 {
+        let mut run = place.command(&["run"]).spawn().unwrap();
+        std::thread::sleep(whole.mul_f64(random.random_range(0.02..1.1)));
+        let _ = run.kill();
+        run.wait().unwrap();
+    }
+    place.json(0, &["run", "--output", "json"]);
+    assert_eq!(picture(&place), picture(&undisturbed));
+    assert_eq!(place.query("SELECT COUNT(*) AS n FROM revocations WHERE event = 'revoked'"), [json!({"n": 8})]);
+}
+
+#[test]
+fn a_reader_changes_nothing() {
+    let place = Place::new("");
+    place.json(0, &["run", "--output", "json"]);
+    fs::remove_dir_all(place.path("state/tables/findings")).unwrap();
+    let before = place.commits();
+    assert_eq!(place.query("SELECT * FROM findings"), Vec::<Value>::new());
+    assert_eq!(place.commits(), before);
 }
 
 #[test]
