@@ -1,6 +1,6 @@
 //! How well the detectors do, on the fixtures and on traffic that nobody has looked at.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
@@ -299,4 +299,53 @@ fn small() -> model::traffic::Scenario {
 /// Writes a scenario's log objects to `logs` and its labels beside.
 fn write_traffic(scenario: &model::traffic::Scenario, place: &Place) {
     model::write(scenario, 400, place.path("logs"), &place.path("labels.csv")).unwrap();
+}
+
+/// Beside each detector, small logs that it must catch, that come close, and that it must let pass.
+#[test]
+fn each_detector_catches_what_it_must_and_nothing_that_comes_close() {
+    let place = Place::new("");
+    let mut checked = 0;
+    for entry in fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("queries/detectors")).unwrap() {
+        let detector = entry.unwrap().path().file_stem().unwrap().to_str().unwrap().to_owned();
+        for (what, must_find) in [("catch", true), ("close", false), ("pass", false)] {
+            let logs = fixtures().join("detectors").join(&detector).join(what);
+            let text: String =
+                fs::read_dir(&logs).unwrap().map(|log| fs::read_to_string(log.unwrap().path()).unwrap()).collect();
+            let sessions: BTreeSet<&str> = text
+                .split_ascii_whitespace()
+                .filter_map(|word| word.strip_prefix('/')?.split_once('.').map(|(id, _)| id))
+                .collect();
+            let replayed = place.json(0, &["replay", "--logs", logs.to_str().unwrap(), "--output", "json"]);
+            let found: BTreeSet<&str> = replayed["findings"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .filter(|finding| finding["detector"] == detector.as_str())
+                .map(|finding| finding["session_id"].as_str().unwrap())
+                .collect();
+            let expected = if must_find { sessions.clone() } else { BTreeSet::new() };
+            assert_eq!(found, expected, "{detector}, {what}");
+            checked += sessions.len();
+        }
+    }
+    assert!(checked >= 20, "{checked}");
+}
+
+#[test]
+fn the_three_detectors_are_strong_only_far_beyond_their_thresholds() {
+    let place = Place::new("");
+    for (detector, strong) in [
+        ("many_ips", "thirty-homes-of-many-operators"),
+        ("many_countries", "seven-countries"),
+        ("many_user_agents", "twenty-players-in-twenty-homes"),
+    ] {
+        let logs = fixtures().join("detectors").join(detector).join("catch");
+        let replayed = place.json(0, &["replay", "--logs", logs.to_str().unwrap(), "--output", "json"]);
+        for finding in replayed["findings"].as_array().unwrap().iter().filter(|finding| finding["detector"] == detector)
+        {
+            let expected = if finding["session_id"] == strong { "strong" } else { "medium" };
+            assert_eq!(finding["strength"], expected, "{finding}");
+        }
+    }
 }
