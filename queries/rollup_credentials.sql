@@ -6,6 +6,7 @@ SELECT
     scheme,
     credential,
     MAX(token_expires) AS token_expires,
+    bool_or(token_expires IS NULL) AS unknown_expiry,
     MIN(time) AS first_seen,
     MAX(time) AS last_seen
 FROM requests

@@ -94,7 +94,7 @@ pub fn main() -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
-            eprintln!("streamwarden: cannot start: {error}");
+            tell(&format!("cannot start: {error}"));
             return ExitCode::from(1);
         }
     };
@@ -107,7 +107,7 @@ pub fn main() -> ExitCode {
         Ok(Exit::Attention) => ExitCode::from(3),
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("streamwarden: {}", crate::text::printable(&format!("{error:#}")));
+            tell(&describe(&error));
             ExitCode::from(code_of(&error))
         }
     }
@@ -132,6 +132,24 @@ fn code_of(error: &anyhow::Error) -> u8 {
     if config || error.is::<LabelsError>() || error.is::<UsageError>() { 2 } else { 1 }
 }
 
+/// The error and what lies behind it. Many errors name their cause themselves: it is not told twice.
+fn describe(error: &anyhow::Error) -> String {
+    let mut text = error.to_string();
+    for cause in error.chain().skip(1) {
+        let cause = cause.to_string();
+        if !text.contains(&cause) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    text
+}
+
+/// Says why the program ends.
+fn tell(message: &str) {
+    use std::io::Write;
+    let _ = writeln!(Stderr, "streamwarden: {}", crate::text::printable(message));
+}
+
 /// Whoever read our output has seen enough.
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
     let broken = |cause: &(dyn std::error::Error + 'static)| {
@@ -146,10 +164,28 @@ fn start_logging() {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("error,streamwarden=info"));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr)
+        .with_writer(Stderr::default)
+        // Else a failed write is printed to the same place, and panics there.
+        .log_internal_errors(false)
         .with_target(false)
         .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
         .init();
+}
+
+/// The standard error; what cannot be written there is given up: a full disk or a reader that has gone must not
+/// stop a pass.
+#[derive(Default)]
+struct Stderr;
+
+impl std::io::Write for Stderr {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let _ = std::io::stderr().write_all(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
 }
 
 /// A path on the command line as a location: relative to the working folder, unlike those of the config.

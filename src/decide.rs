@@ -100,6 +100,13 @@ impl<'a> Policy<'a> {
         Policy { guard, detectors }
     }
 
+    /// What a block that these detectors (comma-separated) decided on may still do: the least of the mode that
+    /// it was made in, the overall mode and theirs. So lowering a mode lifts what was blocked by it.
+    pub fn mode_of_block(&self, made_in: Mode, detectors: &str) -> Mode {
+        let of = |name: &str| self.detectors.get(name).map_or(Mode::Off, |detector| detector.mode);
+        detectors.split(',').map(of).fold(made_in.min(self.guard.mode), Mode::min)
+    }
+
     /// What a finding may do: the lesser of the overall mode and its detector's. A detector that is gone
     /// from the config may do nothing.
     fn mode(&self, finding: &Finding) -> Mode {
@@ -128,8 +135,9 @@ pub struct Standing {
     pub active: Option<Active>,
     /// Blocks that ended by time: each makes the next one longer.
     pub ended_blocks: u32,
-    /// The end of the latest window that was decided on.
-    pub decided_until: Option<DateTime<Utc>>,
+    /// The end of the latest window that was decided on, by the mode of the decision. What was only observed
+    /// does not stand in the way of a block.
+    pub decided_until: BTreeMap<Mode, DateTime<Utc>>,
     /// Until when an `observed` event stands for the block that it was not.
     pub observed_until: Option<DateTime<Utc>>,
     /// It was held, and nothing came of it since.
@@ -153,7 +161,10 @@ impl Standing {
     }
 
     fn apply(&mut self, event: &Event) {
-        self.decided_until = self.decided_until.max(event.window_end);
+        if let Some(end) = event.window_end {
+            let decided = self.decided_until.entry(event.mode).or_insert(end);
+            *decided = end.max(*decided);
+        }
         match event.event {
             EventKind::Revoked | EventKind::Extended | EventKind::Released => {
                 self.active = event.expires_at.map(|expires_at| Active { mode: event.mode, expires_at });
@@ -161,15 +172,23 @@ impl Standing {
             }
             EventKind::Expired => {
                 self.active = None;
-                self.ended_blocks += 1;
+                self.ended_blocks += u32::from(event.mode == Mode::Enforce);
             }
             EventKind::Restored => {
                 self.active = None;
                 self.held = false;
             }
             EventKind::Held => self.held = true,
-            EventKind::Observed => self.observed_until = self.observed_until.max(event.expires_at),
+            EventKind::Observed => {
+                self.observed_until = self.observed_until.max(event.expires_at);
+                self.held = false;
+            }
         }
+    }
+
+    /// Whether a verdict in this window, of this mode, was not acted on before.
+    fn is_new(&self, mode: Mode, window: Window) -> bool {
+        self.held || self.decided_until.range(mode..).all(|(_, decided)| window.end > *decided)
     }
 }
 
@@ -187,11 +206,12 @@ pub struct Verdict {
     pub evidence: String,
 }
 
-/// Judges the findings of one session: at the highest mode at which they suffice.
-pub fn verdict(findings: &[Finding], policy: &Policy<'_>) -> Option<Verdict> {
+/// Judges the findings of one session: at the highest mode at which they suffice in a window that is new.
+pub fn verdict(findings: &[Finding], standing: &Standing, policy: &Policy<'_>) -> Option<Verdict> {
     [Mode::Enforce, Mode::Count, Mode::Observe].into_iter().find_map(|mode| {
         let able: Vec<&Finding> = findings.iter().filter(|finding| policy.mode(finding) >= mode).collect();
-        let window = able.iter().filter_map(|finding| deciding_window(finding, &able)).max()?;
+        let deciding = able.iter().filter_map(|finding| deciding_window(finding, &able));
+        let window = deciding.max().filter(|window| standing.is_new(mode, *window))?;
         // Everything that speaks in that window, each detector with its highest score.
         let mut best: BTreeMap<&str, &Finding> = BTreeMap::new();
         for finding in able.iter().filter(|finding| finding.window().overlaps(&window)) {
@@ -272,11 +292,7 @@ pub fn propose(
     policy: &Policy<'_>,
     now: DateTime<Utc>,
 ) -> Option<Proposal> {
-    let verdict = verdict(findings, policy)?;
-    let is_new = standing.decided_until.is_none_or(|decided| verdict.window.end > decided);
-    if !is_new && !standing.held {
-        return None;
-    }
+    let verdict = verdict(findings, standing, policy)?;
     let guard = policy.guard;
     let first_ttl = TimeDelta::microseconds(
         (verdict.ttl.as_micros() as f64 * guard.ttl_growth.powi(standing.ended_blocks as i32))
@@ -320,7 +336,8 @@ pub fn propose(
     };
     if let Some(hindrance) = hindrance {
         // One event for as long as the block would have lasted.
-        let said = standing.observed_until.is_some_and(|until| until > now) || standing.active.is_some();
+        let said =
+            !standing.held && (standing.observed_until.is_some_and(|until| until > now) || standing.active.is_some());
         let expires_at = (expires_at > now).then_some(expires_at);
         return (!said).then(|| Proposal::Observe(draft(expires_at, format!("{because}; not blocked: {hindrance}"))));
     }
@@ -438,7 +455,8 @@ mod tests {
     #[test]
     fn one_strong_or_two_mediums_of_different_families_that_overlap() {
         let guard = Guard::default();
-        let judge = |findings: &[Finding]| verdict(findings, &policy(&guard)).map(|verdict| verdict.mode);
+        let judge =
+            |findings: &[Finding]| verdict(findings, &Standing::default(), &policy(&guard)).map(|verdict| verdict.mode);
         assert_eq!(judge(&[finding("ips", "fanout", Strong, 30)]), Some(Mode::Enforce));
         assert_eq!(judge(&[finding("ips", "fanout", Medium, 30)]), None);
         assert_eq!(
@@ -462,7 +480,9 @@ mod tests {
     #[test]
     fn the_lesser_mode_counts() {
         let guard = Guard::default();
-        let judge = |findings: &[Finding], guard| verdict(findings, &policy(guard)).map(|verdict| verdict.mode);
+        let judge = |findings: &[Finding], guard| {
+            verdict(findings, &Standing::default(), &policy(guard)).map(|verdict| verdict.mode)
+        };
         assert_eq!(judge(&[finding("trial", "x", Strong, 30)], &guard), Some(Mode::Observe));
         assert_eq!(
             judge(&[finding("ips", "fanout", Medium, 30), finding("trial", "x", Medium, 30)], &guard),
@@ -574,6 +594,28 @@ mod tests {
         let standing = Standing::of([&counted]);
         let blocked = propose_at(&found(35), &standing, &facts(), &Guard::default(), 36).unwrap();
         assert!(matches!(blocked, Proposal::Block(draft) if draft.verdict.mode == Mode::Enforce));
+    }
+
+    #[test]
+    fn what_was_only_observed_does_not_stand_in_the_way_of_a_block() {
+        let guard = Guard::default();
+        let observed = [finding("trial", "x", Strong, 600)];
+        let event = recorded(propose_at(&observed, &Standing::default(), &facts(), &guard, 31).unwrap(), 31);
+        assert_eq!((event.event, event.mode), (EventKind::Observed, Mode::Observe));
+        let both = [observed[0].clone(), finding("ips", "fanout", Strong, 35)];
+        let blocked = propose_at(&both, &Standing::of([&event]), &facts(), &guard, 36);
+        assert!(matches!(blocked, Some(Proposal::Block(_))), "{blocked:?}");
+    }
+
+    #[test]
+    fn a_lowered_mode_lifts_what_was_blocked_by_it() {
+        let guard = Guard::default();
+        let observing = Guard { mode: Mode::Observe, ..Guard::default() };
+        assert_eq!(policy(&guard).mode_of_block(Mode::Enforce, "ips,agents"), Mode::Enforce);
+        assert_eq!(policy(&guard).mode_of_block(Mode::Enforce, "ips,counted"), Mode::Count);
+        assert_eq!(policy(&guard).mode_of_block(Mode::Enforce, "ips,gone"), Mode::Off);
+        assert_eq!(policy(&observing).mode_of_block(Mode::Enforce, "ips,agents"), Mode::Observe);
+        assert_eq!(policy(&guard).mode_of_block(Mode::Count, "ips"), Mode::Count);
     }
 
     #[test]

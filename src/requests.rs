@@ -1,5 +1,6 @@
 //! The table `requests`: log objects streamed into Arrow batches as a query asks for them.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -34,9 +35,16 @@ pub struct LogObject {
     pub meta: ObjectMeta,
 }
 
+impl LogObject {
+    /// Its name in the column `object` and in messages.
+    pub fn name(&self) -> String {
+        self.source.object_name(&self.meta.key)
+    }
+}
+
 impl fmt::Debug for LogObject {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.source.location(), self.meta.key)
+        f.write_str(&self.name())
     }
 }
 
@@ -49,6 +57,9 @@ pub enum ObjectError {
     /// It is not there any more, or not in the version that was listed.
     #[error("{0}")]
     Gone(String),
+    /// We may not read it.
+    #[error("{0}")]
+    Denied(String),
     /// Later attempts fail alike: the object is set aside.
     #[error("{0}")]
     Broken(String),
@@ -66,14 +77,14 @@ pub async fn read(
     batches: mpsc::Sender<RecordBatch>,
 ) -> Result<ObjectReport, ObjectError> {
     let bytes = object.source.open(&object.meta).await.map_err(|error| match error {
-        SourceError::Denied { reason, .. } => ObjectError::Broken(reason),
+        SourceError::Denied { reason, .. } => ObjectError::Denied(reason),
         SourceError::Unavailable { reason, .. } => ObjectError::Unavailable(reason),
         SourceError::Gone { reason, .. } => ObjectError::Gone(reason),
         SourceError::List { .. } => ObjectError::Unavailable(error.to_string()),
     })?;
-    let (key, context) = (object.meta.key.clone(), context.clone());
+    let (name, context) = (object.name(), context.clone());
     let reading = tokio::task::spawn_blocking(move || {
-        logs::read_object(bytes, &key, &context, schema, |batch| match batches.blocking_send(batch) {
+        logs::read_object(bytes, &name, &context, schema, |batch| match batches.blocking_send(batch) {
             Ok(()) => ControlFlow::Continue(()),
             Err(_) => ControlFlow::Break(()),
         })
@@ -126,11 +137,18 @@ impl RequestsTable {
         RequestsTable { places, context, schema: Table::Requests.schema().public() }
     }
 
+    /// Every object once, also where two places overlap.
     async fn objects(&self) -> Result<Vec<LogObject>, SourceError> {
         let mut objects = Vec::new();
+        let mut names = HashSet::new();
         for place in &self.places {
             let metas: Vec<ObjectMeta> = place.source.list(place.since).try_collect().await?;
-            objects.extend(metas.into_iter().map(|meta| LogObject { source: place.source.clone(), meta }));
+            objects.extend(
+                metas
+                    .into_iter()
+                    .map(|meta| LogObject { source: place.source.clone(), meta })
+                    .filter(|object| names.insert(object.name())),
+            );
         }
         Ok(objects)
     }
@@ -217,9 +235,10 @@ impl PartitionStream for ObjectsStream {
                 if !wanted {
                     return Ok(());
                 }
-                result.map_err(|error| {
-                    DataFusionError::Execution(format!("{}/{}: {error}", object.source.location(), object.meta.key))
-                })?;
+                // A query over many objects is not to fail for one that ingestion would set aside.
+                if let Err(error) = result {
+                    tracing::warn!("{} is left out, in whole or from some line on: {error}", object.name());
+                }
             }
             Ok(())
         });
@@ -229,13 +248,13 @@ impl PartitionStream for ObjectsStream {
 
 /// The whole of `requests` of one object, for callers that need all of it or nothing.
 ///
-/// `part` gets the batches whenever `part_rows` rows have come together, so that an object of any size is
-/// read in bounded memory; where parts are cut depends on the object alone.
+/// `part` gets the batches whenever `part_bytes` have come together, so that an object of any size is read in
+/// bounded memory; where parts are cut depends on the object alone.
 pub async fn read_in_parts<F, E>(
     object: &LogObject,
     context: &ReadContext,
     schema: SchemaRef,
-    part_rows: usize,
+    part_bytes: usize,
     mut part: impl FnMut(Vec<RecordBatch>) -> F,
 ) -> Result<Result<(ObjectReport, Vec<RecordBatch>), ObjectError>, E>
 where
@@ -244,14 +263,14 @@ where
     let (sender, mut batches) = mpsc::channel::<RecordBatch>(BATCHES_AHEAD);
     // Owns its end of the channel: when a part fails the reader is told to stop.
     let collect = async move {
-        let (mut rows, mut held) = (0, Vec::<RecordBatch>::new());
+        let (mut bytes, mut held) = (0, Vec::<RecordBatch>::new());
         while let Some(batch) = batches.recv().await {
-            if rows + batch.num_rows() > part_rows {
-                part(std::mem::take(&mut held)).await?;
-                rows = 0;
-            }
-            rows += batch.num_rows();
+            bytes += batch.get_array_memory_size();
             held.push(batch);
+            if bytes >= part_bytes {
+                part(std::mem::take(&mut held)).await?;
+                bytes = 0;
+            }
         }
         Ok(held)
     };

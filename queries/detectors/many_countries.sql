@@ -15,6 +15,9 @@
 -- strong_countries = 5
 -- # A country counts when so many different segments were fetched from it: watching, not probing.
 -- min_segments = 3
+--
+-- [least]
+-- max_countries = 1
 WITH watching AS (
     SELECT session_id, country, SUM(segments) AS segments, SUM(requests) AS requests
     FROM activity

@@ -13,15 +13,19 @@
 -- max_networks = 8
 -- # Strong from so many networks on ...
 -- strong_networks = 24
--- # ... if they belong to at least so many operators (autonomous systems; without GeoIP: first halves of the address).
+-- # ... if they belong to at least so many operators. Networks whose autonomous system is not known count as one
+-- # operator together: without a GeoIP file for them this detector is never strong.
 -- strong_operators = 4
 -- # A network counts when it fetched at least so many different segments: watching, not probing.
 -- min_segments = 3
+--
+-- [least]
+-- max_networks = 1
 WITH watching AS (
     SELECT
         session_id,
         network,
-        COALESCE(CAST(MIN(asn) AS VARCHAR), split_part(network, '.', 1) || '.' || split_part(network, '.', 2)) AS operator,
+        COALESCE(CAST(MIN(asn) AS VARCHAR), 'unknown') AS operator,
         SUM(segments) AS segments,
         SUM(requests) AS requests
     FROM activity

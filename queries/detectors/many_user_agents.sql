@@ -17,6 +17,9 @@
 -- strong_networks = 8
 -- # An agent or a network counts when it fetched at least so many different segments: watching, not probing.
 -- min_segments = 3
+--
+-- [least]
+-- max_user_agents = 1
 WITH agents AS (
     SELECT session_id, user_agent, SUM(segments) AS segments, SUM(requests) AS requests
     FROM activity

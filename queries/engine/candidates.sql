@@ -3,7 +3,7 @@
 WITH ranked AS (
     SELECT session_id, event, ROW_NUMBER() OVER (PARTITION BY session_id ORDER BY sequence DESC) AS place
     FROM revocations
-    WHERE event IN ('revoked', 'released', 'restored', 'held')
+    WHERE event IN ('revoked', 'released', 'restored', 'held', 'observed')
 )
 SELECT DISTINCT session_id FROM stored_findings WHERE evaluation > $after
 UNION

@@ -6,7 +6,7 @@ WITH seen AS (
     GROUP BY session_id
 ),
 tokens AS (
-    SELECT session_id, MAX(token_expires) AS token_expires, bool_or(token_expires IS NULL) AS unknown_expiry
+    SELECT session_id, MAX(token_expires) AS token_expires, bool_or(unknown_expiry) AS unknown_expiry
     FROM credentials
     WHERE session_id IN (SELECT session_id FROM candidates)
     GROUP BY session_id

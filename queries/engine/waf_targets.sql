@@ -8,6 +8,8 @@ WITH shared AS (
 SELECT
     active_revocations.session_id,
     active_revocations.mode,
+    active_revocations.origin,
+    active_revocations.detector,
     credentials.credential,
     COALESCE(shared.sessions, 0) AS sessions
 FROM active_revocations

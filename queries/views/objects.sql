@@ -1,8 +1,9 @@
--- objects: what became of each version of each log object; the latest word on it counts.
+-- objects: what became of each version of each log object; the word of the latest batch counts. Within a batch
+-- `ingested` comes first: what follows says that the rows are lost. Never the clock: it can go backwards.
 WITH ranked AS (
     SELECT
         *,
-        ROW_NUMBER() OVER (PARTITION BY location, key, etag ORDER BY ingested_at DESC, batch DESC) AS place
+        ROW_NUMBER() OVER (PARTITION BY location, key, etag ORDER BY batch DESC, CASE WHEN status = 'ingested' THEN 1 ELSE 0 END) AS place
     FROM stored_objects
 )
 SELECT

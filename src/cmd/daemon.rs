@@ -67,12 +67,7 @@ async fn one_pass(warden: &Warden, now: chrono::DateTime<chrono::Utc>) {
                 summary.waf.wcu,
                 summary.seconds.total
             );
-            for failure in &outcome.failures {
-                tracing::error!("{}", crate::text::printable(failure));
-            }
-            for alarm in &summary.alarms {
-                tracing::warn!("{}", crate::text::printable(alarm));
-            }
+            outcome.log_alarms();
         }
         Err(error) if matches!(error.downcast_ref::<StoreError>(), Some(StoreError::Locked(_))) => {
             tracing::warn!("{error:#}");

@@ -28,8 +28,15 @@ fn print_json<T: Serialize>(value: &T) -> anyhow::Result<()> {
 
 /// The rules of a plan, as people read them.
 fn plan_text(plan: &Plan) -> String {
-    let mut text =
-        format!("{} sessions in {} rules, {} of {} WCU", plan.sessions, plan.rules.len(), plan.wcu, plan.capacity);
+    let plural = |n: usize| if n == 1 { "" } else { "s" };
+    let (sessions, rules) = (plan.sessions as usize, plan.rules.len());
+    let mut text = format!(
+        "{sessions} session{} in {rules} rule{}, {} of {} WCU",
+        plural(sessions),
+        plural(rules),
+        plan.wcu,
+        plan.capacity
+    );
     if plan.foreign_wcu > 0 {
         text += &format!(" ({} more are used by rules of others)", plan.foreign_wcu);
     }

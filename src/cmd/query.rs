@@ -49,6 +49,9 @@ pub async fn run(common: &Common, args: Args) -> anyhow::Result<Exit> {
     session.register_table(Table::Requests.name(), Arc::new(requests))?;
     register_lists(&session, &warden.config.lists)?;
     let frame = engine::select(&session, &args.sql).await.map_err(|error| UsageError(error.strip_backtrace()))?;
+    if let Some(parameter) = frame.logical_plan().get_parameter_names()?.into_iter().next() {
+        return Err(UsageError(format!("{parameter}: a query has no parameters")).into());
+    }
     let schema = Arc::new(frame.schema().as_arrow().clone());
     let batches = frame.collect().await?;
     match args.format {

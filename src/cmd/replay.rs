@@ -20,6 +20,7 @@ pub struct Args {
     /// benign or grey (not counted).
     #[arg(long, value_name = "FILE")]
     labels: Option<PathBuf>,
+    /// How the result is printed.
     #[arg(long, value_enum, default_value_t)]
     output: Output,
 }
@@ -105,7 +106,8 @@ fn text(replayed: &Replayed) -> String {
         );
     }
     if !replayed.held.is_empty() {
-        let _ = writeln!(text, "\nThe guard would have held {} of them.", replayed.held.len());
+        let _ =
+            writeln!(text, "\nThe guard would have held {} of them: {}", replayed.held.len(), replayed.held.join(", "));
     }
     if let Some(evaluation) = &replayed.evaluation {
         let mut rows = vec![score_row("all, blocked", &evaluation.overall)];

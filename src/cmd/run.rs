@@ -5,12 +5,13 @@ use std::fmt::Write;
 use super::{plan_text, print, print_json};
 use crate::cli::{Common, Exit, Output};
 use crate::decide::{Event, EventKind};
-use crate::pass::{Options, Outcome, Warden};
+use crate::pass::{Options, Outcome, WafState, Warden};
 use crate::text::table;
 use crate::time::rfc3339;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
+    /// How the result is printed.
     #[arg(long, value_enum, default_value_t)]
     output: Output,
     /// Write nothing and send nothing.
@@ -43,12 +44,7 @@ pub async fn run(common: &Common, args: Args) -> anyhow::Result<Exit> {
         Output::Json => print_json(&outcome.summary)?,
         Output::Text => print(&text(&outcome, &rfc3339(now), args.dry_run))?,
     }
-    for failure in &outcome.failures {
-        tracing::error!("{}", crate::text::printable(failure));
-    }
-    for alarm in &outcome.summary.alarms {
-        tracing::warn!("{}", crate::text::printable(alarm));
-    }
+    outcome.log_alarms();
     Ok(match &outcome {
         outcome if !outcome.failures.is_empty() => Exit::Failed,
         outcome if outcome.needs_attention() => Exit::Attention,
@@ -68,7 +64,7 @@ fn text(outcome: &Outcome, now: &str, dry_run: bool) -> String {
     );
     let _ = writeln!(
         text,
-        "  requests  {} read: {} accepted, {} refused, {} without a session; {} lines rejected",
+        "  requests  {} read ({} accepted, {} refused, {} without a session); {} lines rejected",
         rows.read, rows.accepted, rows.refused, rows.without_session, rows.rejected
     );
     let findings: Vec<String> =
@@ -84,13 +80,19 @@ fn text(outcome: &Outcome, now: &str, dry_run: bool) -> String {
     text += &events_text("Expired", &outcome.events, &[EventKind::Expired]);
     text += &events_text("Held by the guard, not blocked", &outcome.events, &[EventKind::Held]);
     text += &events_text("Observed, not blocked", &outcome.events, &[EventKind::Observed]);
-    let title = match (&outcome.group, summary.waf.changed) {
-        (None, _) => "WAF plan, sent nowhere as the config has no [waf]".to_owned(),
-        (Some(group), _) if dry_run => format!("WAF plan for the rule group {group}, not sent"),
-        (Some(group), true) => format!("WAF rule group {group}, updated"),
-        (Some(group), false) => format!("WAF rule group {group}, unchanged"),
+    let title = match outcome.waf {
+        WafState::NoGroup => "WAF plan, sent nowhere as the config has no [waf]",
+        WafState::Planned => "WAF plan, not sent",
+        WafState::Updated => "WAF rule group, updated",
+        WafState::Unchanged => "WAF rule group, unchanged",
+        WafState::NotInStep => "WAF rule group: NOT IN STEP, it keeps the rules it has\n",
     };
-    let _ = write!(text, "\n{title}: {}", plan_text(&outcome.plan));
+    let plan =
+        if outcome.waf == WafState::NotInStep { String::new() } else { format!(": {}", plan_text(&outcome.plan)) };
+    let _ = write!(text, "\n{title}{plan}");
+    for failure in &outcome.failures {
+        let _ = writeln!(text, "\nFAILED: {}", crate::text::printable(failure));
+    }
     text
 }
 

@@ -5,6 +5,7 @@ use serde_json::json;
 
 use super::{plan_text, print, print_json};
 use crate::cli::{Common, Exit, Output, UsageError};
+use crate::decide::Policy;
 use crate::pass::Warden;
 use crate::store::{DeltaStore, StateLock};
 use crate::waf::pack::is_ours;
@@ -16,6 +17,7 @@ use crate::waf::{AwsRuleGroup, RuleGroup};
 pub struct Args {
     #[command(subcommand)]
     action: Action,
+    /// How the result is printed.
     #[arg(long, value_enum, default_value_t, global = true)]
     output: Output,
 }
@@ -35,6 +37,7 @@ pub async fn run(common: &Common, args: Args) -> anyhow::Result<Exit> {
     let now = common.clock(&config).now();
     let warden = Warden::new(config).await?;
     let group = warden.rule_group().await;
+    let policy = Policy::new(&warden.config.guard, &warden.detectors);
     let needed = || UsageError("the config has no [waf]: name and id of the rule group".to_owned());
     match args.action {
         Action::Show => show(&group.ok_or_else(needed)?, args.output).await,
@@ -43,14 +46,14 @@ pub async fn run(common: &Common, args: Args) -> anyhow::Result<Exit> {
             let _lock = StateLock::acquire(&warden.config.state, false).await?;
             let store = DeltaStore::open(&warden.config.state)?;
             let session = warden.engine.session_over(&store, now).await?;
-            let synced = sync(&desired(&session).await?, &group).await?;
+            let synced = sync(&desired(&session, &policy).await?, &group).await?;
             let title = if synced.changed { "updated" } else { "unchanged" };
             report(&synced.plan, &format!("Rule group {}, {title}", group.name()), synced.changed, args.output)
         }
         Action::Plan => {
             let store = DeltaStore::open(&warden.config.state)?;
             let session = warden.engine.session_over(&store, now).await?;
-            let desired = desired(&session).await?;
+            let desired = desired(&session, &policy).await?;
             match &group {
                 None => report(
                     &plan_for(&desired, None).await?,

@@ -4,7 +4,7 @@
 //! names its key. Nothing is guessed and nothing is ignored.
 
 mod raw;
-mod suggest;
+pub mod suggest;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -70,10 +70,12 @@ impl Config {
 
     /// Checks the text of a configuration as if it stood at `path`.
     pub fn parse(text: &str, path: &Path) -> Result<Config, ConfigError> {
-        let raw: raw::Config = toml::from_str(text).map_err(|error| ConfigError::Syntax {
-            path: path.to_owned(),
-            line: error.span().map_or(1, |span| text[..span.start].matches('\n').count() + 1),
-            message: suggest::explain(error.message()),
+        let raw: raw::Config = toml::from_str(text).map_err(|error| {
+            let line = error.span().map_or(1, |span| text[..span.start].matches('\n').count() + 1);
+            let message = suggest::explain(error.message());
+            let shown = text.lines().nth(line - 1).map(str::trim).filter(|shown| !shown.is_empty());
+            let message = shown.map_or(message.clone(), |shown| format!("{message}, in: {shown}"));
+            ConfigError::Syntax { path: path.to_owned(), line, message }
         })?;
         raw.check(path)
     }
@@ -132,6 +134,10 @@ mod tests {
     fn wrong_values_are_refused_with_their_key() {
         for (line, part) in [
             ("[guard]\nmax_share = 1.5", "max_share"),
+            (
+                "[guard]\nmax_new_revocations = \"fifty\"",
+                "expected a whole number, in: max_new_revocations = \"fifty\"",
+            ),
             ("[guard]\nttl_growth = 0.5", "ttl_growth"),
             ("[guard]\nmode = \"block\"", "enforce"),
             ("[guard]\nttl_max = \"soon\"", "soon"),

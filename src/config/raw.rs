@@ -274,6 +274,11 @@ impl Config {
         if state.contains("://") {
             return Err(wrong("state.location", format!("{state}: only a folder can hold the state so far")));
         }
+        let state = match Location::parse(&state, folder) {
+            Ok(Location::Folder(state)) => state,
+            Ok(Location::S3 { .. }) => unreachable!("it has no ://"),
+            Err(error) => return Err(wrong("state.location", error.to_string())),
+        };
         let mut logs = Vec::new();
         for (index, entry) in self.logs.into_iter().enumerate() {
             let location = Location::parse(&entry.location, folder).map_err(|source| ConfigError::Logs {
@@ -281,6 +286,13 @@ impl Config {
                 number: index + 1,
                 source,
             })?;
+            if let Location::Folder(folder) = &location
+                && (state.starts_with(folder) || folder.starts_with(&state))
+            {
+                let message =
+                    format!("{} and the logs in {} must not be one below the other", state.display(), folder.display());
+                return Err(wrong("state.location", message));
+            }
             logs.push(Logs { location, format: entry.format, lookback: entry.lookback });
         }
         let mut sessions = Vec::new();
@@ -316,7 +328,7 @@ impl Config {
         Ok(super::Config {
             path: path.to_owned(),
             now: self.now,
-            state: resolve(self.state.location),
+            state,
             logs,
             sessions,
             geoip: GeoIp { country: self.geoip.country.map(resolve), asn: self.geoip.asn.map(resolve) },

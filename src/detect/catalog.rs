@@ -15,6 +15,7 @@ use datafusion::datasource::MemTable;
 use datafusion::prelude::SessionContext;
 
 use super::file::{Detector, DetectorError, DetectorFile};
+use crate::config::suggest::did_you_mean;
 use crate::config::{Config, Mode};
 use crate::engine::{self, Engine};
 use crate::schema::Table;
@@ -38,8 +39,8 @@ pub enum CatalogError {
     Detector(#[from] DetectorError),
     #[error("[detectors.{name}]: {message}")]
     Settings { name: String, message: String },
-    #[error("[detectors.{name}]: there is no such detector; there are {known}")]
-    Unknown { name: String, known: String },
+    #[error("[detectors.{name}]: {message}")]
+    Unknown { name: String, message: String },
 }
 
 /// Loads and compiles the detectors of a config, in order of their names. Those in mode `off` are compiled
@@ -60,8 +61,9 @@ pub async fn load(config: &Config, engine: &Engine) -> Result<Vec<Detector>, Cat
         }
     }
     if let Some(name) = config.detectors.keys().find(|name| !files.contains_key(*name)) {
-        let known = files.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
-        return Err(CatalogError::Unknown { name: name.clone(), known });
+        let known: Vec<&str> = files.keys().map(String::as_str).collect();
+        let message = format!("there is no such detector; there are {}", known.join(", "));
+        return Err(CatalogError::Unknown { name: name.clone(), message: did_you_mean(message, name, known) });
     }
     let mut detectors = Vec::new();
     for file in files.values() {

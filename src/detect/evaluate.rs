@@ -4,23 +4,17 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Instant;
 
-use arrow::array::{AsArray, TimestampMicrosecondArray};
-use arrow::compute::cast;
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
-use arrow::record_batch::RecordBatch;
 use chrono::{DateTime, TimeDelta, Utc};
 use datafusion::common::ScalarValue;
-use datafusion::datasource::MemTable;
 use datafusion::prelude::SessionContext;
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
 
 use super::Finding;
-use super::catalog;
 use super::file::{Detector, Scope, Strength};
-use super::memory_watch::watched;
+use super::result::run;
+use super::tables::{WindowTables, load, register, sessions_in};
 use super::window::{Window, windows_over};
-use crate::engine::{Engine, EngineError, Sql, fetch, prepare, query_error, sql, timestamp};
+use crate::engine::{Engine, EngineError, Sql, fetch, sql, timestamp};
 use crate::progress::Stage;
 use crate::rows;
 use crate::schema::Table;
@@ -28,14 +22,7 @@ use crate::store::{Store, StoreError, Transaction};
 
 const TOUCHED: Sql = sql!("engine/touched.sql");
 const TOUCHED_MINUTES: Sql = sql!("engine/touched_minutes.sql");
-const ACTIVITY_OF_TOUCHED: Sql = sql!("engine/activity_of_touched.sql");
-const ACTIVITY_BETWEEN: Sql = sql!("engine/activity_between.sql");
-const REFUSALS_BETWEEN: Sql = sql!("engine/refusals_between.sql");
-const WINDOW_OF_TOUCHED: Sql = sql!("engine/window_of_touched.sql");
-const WINDOW_OF_ALL: Sql = sql!("engine/window_of_all.sql");
-const WINDOW_OF_REFUSALS: Sql = sql!("engine/window_of_refusals.sql");
 const FINDINGS_BETWEEN: Sql = sql!("engine/findings_between.sql");
-const SESSIONS_IN_MINUTES: Sql = sql!("engine/sessions_in_minutes.sql");
 
 /// What one detection did.
 #[derive(Debug, Default)]
@@ -90,6 +77,13 @@ pub enum DetectError {
     Rows(String),
 }
 
+impl DetectError {
+    /// The state itself cannot be used.
+    pub fn is_of_the_state(&self) -> bool {
+        matches!(self, DetectError::Store(_) | DetectError::Engine(EngineError::Store(_)))
+    }
+}
+
 /// Key of a finding: who, by which detector, in which window.
 type Key = (String, String, Window);
 
@@ -118,6 +112,8 @@ pub async fn detect(
         after.push(own.unwrap_or(overall));
     }
     let Some(first) = after.iter().copied().filter(|after| *after < batch).min() else {
+        let sessions = store.transaction(Table::Findings, "sessions").await?.unwrap_or(0);
+        detection.sessions = u64::try_from(sessions).unwrap_or(0);
         return Ok(detection);
     };
 
@@ -139,7 +135,7 @@ pub async fn detect(
     for (_, chunk) in chunks_by_hour(&jobs) {
         load(&session, &chunk, detectors).await?;
         for (window, indexes) in chunk {
-            let mut cut = WindowTables { session: &session, window, cut: HashMap::new() };
+            let mut cut = WindowTables::new(&session, window);
             for &index in indexes {
                 stage.advance(1);
                 if failed.contains(&index) {
@@ -184,7 +180,12 @@ pub async fn detect(
 
     // Detections have numbers of their own: one that makes up for a failure sees no new batch.
     let evaluation = evaluations(store).await? + 1;
-    let mut transactions = vec![Transaction::new("detect", batch), Transaction::new("evaluation", evaluation)];
+    let mut transactions = vec![
+        Transaction::new("detect", batch),
+        Transaction::new("evaluation", evaluation),
+        // For the guard, if the decision comes in a later run.
+        Transaction::new("sessions", i64::try_from(detection.sessions).unwrap_or(i64::MAX)),
+    ];
     for (index, detector) in detectors.iter().enumerate() {
         let version = if failed.contains(&index) { after[index] } else { batch };
         transactions.push(Transaction::new(own_progress(detector), version));
@@ -251,193 +252,6 @@ fn chunks_by_hour(jobs: &BTreeMap<Window, Vec<usize>>) -> BTreeMap<i64, Vec<(Win
     chunks
 }
 
-/// Loads the folded rows that the windows of a chunk can see.
-async fn load(
-    session: &SessionContext,
-    chunk: &[(Window, &Vec<usize>)],
-    detectors: &[Detector],
-) -> Result<(), EngineError> {
-    let start = chunk.iter().map(|(window, _)| window.start).min().unwrap_or_default();
-    let end = chunk.iter().map(|(window, _)| window.end).max().unwrap_or_default();
-    let bounds = || vec![("start", timestamp(start)), ("end", timestamp(end))];
-    let all = chunk.iter().any(|(_, indexes)| indexes.iter().any(|&index| detectors[index].scope == Scope::All));
-    register(session, "loaded_activity", if all { ACTIVITY_BETWEEN } else { ACTIVITY_OF_TOUCHED }, bounds()).await?;
-    register(session, "loaded_refusals", REFUSALS_BETWEEN, bounds()).await
-}
-
-/// Runs a statement and registers its rows as a table, in place of one that had the name before.
-async fn register(
-    session: &SessionContext,
-    name: &str,
-    sql: Sql,
-    parameters: Vec<(&'static str, ScalarValue)>,
-) -> Result<(), EngineError> {
-    let table = memory_table(session, sql, parameters).await?;
-    session.deregister_table(name).map_err(|error| query_error(sql, error))?;
-    session.register_table(name, Arc::new(table)).map_err(|error| query_error(sql, error))?;
-    Ok(())
-}
-
-async fn memory_table(
-    session: &SessionContext,
-    sql: Sql,
-    parameters: Vec<(&'static str, ScalarValue)>,
-) -> Result<MemTable, EngineError> {
-    let frame = prepare(session, sql, parameters).await?;
-    let schema: SchemaRef = Arc::new(frame.schema().as_arrow().clone());
-    let batches = frame.collect().await.map_err(|error| query_error(sql, error))?;
-    MemTable::try_new(schema, vec![batches]).map_err(|error| query_error(sql, error))
-}
-
-/// A minute table cut to a window, and the sessions in it.
-type Cut = (Arc<MemTable>, Arc<HashSet<String>>);
-
-/// The minute tables cut to one window, made once for all detectors that see the same.
-struct WindowTables<'a> {
-    session: &'a SessionContext,
-    window: Window,
-    cut: HashMap<(Table, Option<i64>), Cut>,
-}
-
-impl WindowTables<'_> {
-    fn bounds(&self) -> Vec<(&'static str, ScalarValue)> {
-        vec![("start", timestamp(self.window.start)), ("end", timestamp(self.window.end))]
-    }
-
-    /// The window's activity, and the sessions in it.
-    async fn activity(&mut self, scope: Scope, after: i64) -> Result<Cut, EngineError> {
-        let key = (Table::Activity, (scope == Scope::Session).then_some(after));
-        if let Some(known) = self.cut.get(&key) {
-            return Ok(known.clone());
-        }
-        let mut parameters = self.bounds();
-        let sql = match scope {
-            Scope::Session => {
-                parameters.push(("after", ScalarValue::Int64(Some(after))));
-                WINDOW_OF_TOUCHED
-            }
-            Scope::All => WINDOW_OF_ALL,
-        };
-        let frame = prepare(self.session, sql, parameters).await?;
-        let schema: SchemaRef = Arc::new(frame.schema().as_arrow().clone());
-        let batches = frame.collect().await.map_err(|error| query_error(sql, error))?;
-        let mut sessions = HashSet::new();
-        for batch in &batches {
-            let ids =
-                text_column(batch, "session_id").map_err(|message| EngineError::Rows { file: sql.file, message })?;
-            sessions.extend(ids.into_iter().flatten());
-        }
-        let table = MemTable::try_new(schema, vec![batches]).map_err(|error| query_error(sql, error))?;
-        let made = (Arc::new(table), Arc::new(sessions));
-        self.cut.insert(key, made.clone());
-        Ok(made)
-    }
-
-    async fn refusals(&mut self) -> Result<Arc<MemTable>, EngineError> {
-        let key = (Table::Refusals, None);
-        if let Some((table, _)) = self.cut.get(&key) {
-            return Ok(table.clone());
-        }
-        let table = Arc::new(memory_table(self.session, WINDOW_OF_REFUSALS, self.bounds()).await?);
-        self.cut.insert(key, (table.clone(), Arc::default()));
-        Ok(table)
-    }
-}
-
-/// Runs one detector on one window. The error is for people: it says what was wrong with the result.
-async fn run(
-    engine: &Engine,
-    detector: &Detector,
-    window: Window,
-    activity: Arc<MemTable>,
-    refusals: Arc<MemTable>,
-    lists: &BTreeMap<String, Vec<String>>,
-    run_id: &str,
-) -> Result<Vec<Finding>, String> {
-    let session = engine.session();
-    let query = async {
-        session.register_table(Table::Activity.name(), activity)?;
-        session.register_table(Table::Refusals.name(), refusals)?;
-        catalog::register_lists(&session, lists)?;
-        catalog::plan(&session, detector).await?.collect().await
-    };
-    let batches = watched(2 * engine.memory_bytes(), query)
-        .await
-        .map_err(|error| error.to_string())?
-        .map_err(|error| error.strip_backtrace())?;
-    let mut findings: HashMap<String, Finding> = HashMap::new();
-    for batch in &batches {
-        for finding in read_findings(batch, detector, window, run_id)? {
-            match findings.get(&finding.session_id) {
-                Some(known) if known.score >= finding.score => {}
-                _ => {
-                    findings.insert(finding.session_id.clone(), finding);
-                }
-            }
-        }
-    }
-    Ok(findings.into_values().collect())
-}
-
-fn read_findings(
-    batch: &RecordBatch,
-    detector: &Detector,
-    window: Window,
-    run_id: &str,
-) -> Result<Vec<Finding>, String> {
-    let ids = text_column(batch, "session_id")?;
-    let scores = batch.column_by_name("score").ok_or("the result has no column score")?;
-    let scores = cast(scores, &DataType::Float64).map_err(|error| error.to_string())?;
-    let scores = scores.as_primitive::<arrow::datatypes::Float64Type>();
-    let strengths = match batch.column_by_name("strength") {
-        Some(_) => Some(text_column(batch, "strength")?),
-        None => None,
-    };
-    // The JSON writer leaves nulls out, so rows keep their places.
-    let evidence = rows::to_json(std::slice::from_ref(batch))?;
-    let mut findings = Vec::with_capacity(ids.len());
-    for (place, (id, mut evidence)) in ids.into_iter().zip(evidence).enumerate() {
-        // The refusals that share a row have no session; there is nobody to find.
-        let Some(session_id) = id else { continue };
-        let score = (!arrow::array::Array::is_null(scores, place)).then(|| scores.value(place));
-        let score = score.filter(|score| score.is_finite()).ok_or("a row of the result has no finite score")?;
-        let own = match &strengths {
-            Some(strengths) => parse_strength(strengths[place].as_deref())?,
-            None => detector.strength,
-        };
-        for column in ["session_id", "score", "strength"] {
-            evidence.remove(column);
-        }
-        findings.push(Finding {
-            session_id,
-            detector: detector.name.clone(),
-            window_start: window.start,
-            window_end: window.end,
-            score,
-            strength: detector.strength_override.unwrap_or(own),
-            family: detector.family.clone(),
-            evidence: Value::Object(evidence as Map<String, Value>).to_string(),
-            run_id: run_id.to_owned(),
-        });
-    }
-    Ok(findings)
-}
-
-fn parse_strength(text: Option<&str>) -> Result<Strength, String> {
-    match text {
-        Some("strong") => Ok(Strength::Strong),
-        Some("medium") => Ok(Strength::Medium),
-        Some("weak") => Ok(Strength::Weak),
-        other => Err(format!("the column strength holds {other:?}, not strong, medium or weak")),
-    }
-}
-
-fn text_column(batch: &RecordBatch, name: &str) -> Result<Vec<Option<String>>, String> {
-    let column = batch.column_by_name(name).ok_or_else(|| format!("the result has no column {name}"))?;
-    let column = cast(column, &DataType::Utf8).map_err(|error| error.to_string())?;
-    Ok(column.as_string::<i32>().iter().map(|text| text.map(str::to_owned)).collect())
-}
-
 /// What is new or has changed against the stored findings, and what is no longer found.
 async fn compare(
     session: &SessionContext,
@@ -474,36 +288,4 @@ async fn compare(
         .collect();
     gone.sort();
     Ok((changed, gone))
-}
-
-/// Sessions that were active in any of the windows.
-async fn sessions_in(session: &SessionContext, windows: impl Iterator<Item = &Window>) -> Result<u64, EngineError> {
-    #[derive(Deserialize)]
-    struct Count {
-        sessions: u64,
-    }
-    let mut minutes = BTreeSet::new();
-    for window in windows {
-        let mut minute = window.start;
-        while minute < window.end {
-            minutes.insert(minute.timestamp_micros());
-            minute += TimeDelta::minutes(1);
-        }
-    }
-    let schema = Arc::new(Schema::new(vec![Field::new(
-        "minute",
-        DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())),
-        false,
-    )]));
-    let column = TimestampMicrosecondArray::from_iter_values(minutes).with_timezone("UTC");
-    let rows = |error: String| EngineError::Rows { file: SESSIONS_IN_MINUTES.file, message: error };
-    let batch =
-        RecordBatch::try_new(schema.clone(), vec![Arc::new(column)]).map_err(|error| rows(error.to_string()))?;
-    let table =
-        MemTable::try_new(schema, vec![vec![batch]]).map_err(|error| query_error(SESSIONS_IN_MINUTES, error))?;
-    session
-        .register_table("evaluated_minutes", Arc::new(table))
-        .map_err(|error| query_error(SESSIONS_IN_MINUTES, error))?;
-    let counts: Vec<Count> = fetch(session, SESSIONS_IN_MINUTES, vec![]).await?;
-    Ok(counts.first().map_or(0, |count| count.sessions))
 }

@@ -1,10 +1,12 @@
 //! A detector file: a comment header in TOML, then one SELECT.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use datafusion::common::ScalarValue;
 use serde::{Deserialize, Serialize};
 
+use crate::config::suggest::{did_you_mean, explain};
 use crate::config::{DetectorSettings, Mode};
 use crate::time::Span;
 
@@ -27,6 +29,9 @@ pub struct Header {
     pub detector: About,
     #[serde(default)]
     pub params: BTreeMap<String, Parameter>,
+    /// The least values of parameters that must not be less.
+    #[serde(default)]
+    pub least: BTreeMap<String, i64>,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -91,6 +96,17 @@ pub enum Parameter {
     Text(String),
 }
 
+impl fmt::Display for Parameter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Parameter::Bool(value) => write!(f, "{value}"),
+            Parameter::Int(value) => write!(f, "{value}"),
+            Parameter::Float(value) => write!(f, "{value:?}"),
+            Parameter::Text(value) => write!(f, "{value:?}"),
+        }
+    }
+}
+
 impl Parameter {
     pub fn scalar(&self) -> ScalarValue {
         match self {
@@ -141,12 +157,15 @@ impl DetectorFile {
         let header_text = header.join("\n");
         let header: Header = toml::from_str(&header_text).map_err(|toml| {
             let line = toml.span().map_or(1, |span| header_text[..span.start].matches('\n').count() + 1);
-            error(line, format!("in the header: {}", toml.message()))
+            error(line, format!("in the header: {}", explain(toml.message())))
         })?;
         crate::detect::window::check_lengths(header.detector.window, header.detector.every)
             .map_err(|message| error(1, message))?;
         if header.detector.ttl.is_zero() {
             return Err(error(1, "ttl must be longer than nothing".into()));
+        }
+        if let Some(unknown) = header.least.keys().find(|name| !header.params.contains_key(*name)) {
+            return Err(error(1, format!("[least] names {unknown}, which is no parameter")));
         }
         Ok(DetectorFile { name: name.to_owned(), path: path.to_owned(), header, sql: text.to_owned() })
     }
@@ -172,11 +191,22 @@ impl DetectorFile {
             let Some(default) = params.get(name) else {
                 let known: Vec<&str> =
                     params.keys().map(String::as_str).chain(["window", "every", "ttl", "strength", "mode"]).collect();
-                return Err(format!("unknown parameter `{name}`; {} has {}", self.name, known.join(", ")));
+                let message = format!("unknown parameter `{name}`; {} has {}", self.name, known.join(", "));
+                return Err(did_you_mean(message, name, known));
             };
             let value = default
                 .overridden_by(value)
-                .ok_or_else(|| format!("{name} = {value:?} is of another type than its default, {default:?}"))?;
+                .ok_or_else(|| format!("{name} = {value} is of another type than its default, {default}"))?;
+            if let Some(least) = self.header.least.get(name) {
+                let below = match value {
+                    Parameter::Int(value) => value < *least,
+                    Parameter::Float(value) => value < *least as f64,
+                    Parameter::Bool(_) | Parameter::Text(_) => false,
+                };
+                if below {
+                    return Err(format!("{name} must be at least {least}"));
+                }
+            }
             params.insert(name.clone(), value);
         }
         let (window, every) = (settings.window.unwrap_or(about.window), settings.every.unwrap_or(about.every));
@@ -227,7 +257,7 @@ impl Detector {
 mod tests {
     use super::*;
 
-    const GOOD: &str = "-- [detector]\n-- description = \"d\"\n-- family = \"f\"\n-- strength = \"medium\"\n-- window = \"30m\"\n-- every = \"5m\"\n-- ttl = \"1h\"\n-- scope = \"session\"\n-- false_positives = \"none\"\n-- [params]\n-- most = 3\n-- share = 0.5\nSELECT session_id, 1.0 AS score FROM activity WHERE requests > $most\n";
+    const GOOD: &str = "-- [detector]\n-- description = \"d\"\n-- family = \"f\"\n-- strength = \"medium\"\n-- window = \"30m\"\n-- every = \"5m\"\n-- ttl = \"1h\"\n-- scope = \"session\"\n-- false_positives = \"none\"\n-- [params]\n-- most = 3\n-- share = 0.5\n-- [least]\n-- most = 1\nSELECT session_id, 1.0 AS score FROM activity WHERE requests > $most\n";
 
     fn settings(toml: &str) -> DetectorSettings {
         toml::from_str(toml).unwrap()
@@ -250,9 +280,13 @@ mod tests {
     #[test]
     fn wrong_overrides_are_refused() {
         let file = DetectorFile::parse("d", "d.sql", GOOD).unwrap();
-        for (toml, part) in
-            [("moss = 5", "most"), ("most = 0.5", "type"), ("most = \"5\"", "type"), ("window = \"1m\"", "longer")]
-        {
+        for (toml, part) in [
+            ("moss = 5", "most"),
+            ("most = 0.5", "type"),
+            ("most = \"5\"", "type"),
+            ("most = 0", "at least 1"),
+            ("window = \"1m\"", "longer"),
+        ] {
             let error = file.with_settings(&settings(toml)).unwrap_err();
             assert!(error.contains(part), "{toml}: {error}");
         }

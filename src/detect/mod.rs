@@ -4,12 +4,14 @@ pub mod catalog;
 mod evaluate;
 pub mod file;
 mod memory_watch;
+mod result;
+mod tables;
 pub mod window;
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-pub use evaluate::{Detection, DetectorStats, detect, evaluations};
+pub use evaluate::{DetectError, Detection, DetectorStats, detect, evaluations};
 use file::Strength;
 use window::Window;
 

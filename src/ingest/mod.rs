@@ -10,6 +10,7 @@ mod rollup;
 
 use std::collections::HashSet;
 
+use arrow::record_batch::RecordBatch;
 use chrono::{DateTime, TimeDelta, Utc};
 use futures::{StreamExt, TryStreamExt, stream};
 
@@ -21,11 +22,14 @@ use crate::rows;
 use crate::schema::Table;
 use crate::source::{self, ObjectMeta};
 use crate::store::{Store, StoreError, Transaction};
+use crate::text::printable;
+use crate::time::rfc3339;
 use ledger::{Ledger, LedgerRow, Status, Verdict};
 use rollup::{Rolled, Rollup};
 
-/// Rows that are rolled up at once: what bounds memory. An object with more is rolled up in parts of so many.
-const PART_ROWS: usize = 250_000;
+/// Bytes of requests, as Arrow holds them, that are rolled up at once: what bounds memory. An object with more
+/// is rolled up in parts of so many.
+const PART_BYTES: usize = 64 << 20;
 
 /// Objects in a batch, at most: what a cut-off run has to do again, at most.
 const BATCH_OBJECTS: usize = 1_000;
@@ -76,6 +80,13 @@ pub struct Ingestion<'a> {
     pub retry_quarantined: bool,
 }
 
+impl IngestError {
+    /// The state itself cannot be used: nothing more may be done with it, WAF keeps what it has.
+    pub fn is_of_the_state(&self) -> bool {
+        matches!(self, IngestError::Store(_) | IngestError::Engine(EngineError::Store(_)))
+    }
+}
+
 impl Ingestion<'_> {
     /// Finishes what was cut off, then ingests what is new. Progress is in bytes as stored.
     pub async fn run(&self, places: &[Place], stage: &Stage) -> Result<Ingested, IngestError> {
@@ -96,21 +107,37 @@ impl Ingestion<'_> {
             .map(|object| {
                 let rollup = &rollup;
                 async move {
-                    let outcome = rollup.read(&object, self.context, PART_ROWS).await;
+                    let outcome = rollup.read(&object, self.context, PART_BYTES).await;
                     (object, outcome)
                 }
             })
             .buffered(self.engine.threads().max(1) + 1);
         let mut open = Batch::default();
+        let mut denied = Vec::new();
+        let mut readable = HashSet::new();
         while let Some((object, outcome)) = reading.next().await {
             stage.advance(object.meta.size);
-            self.take(&object, outcome?, &mut ledger, &mut open, &mut done);
-            if open.staged_rows >= PART_ROWS {
+            let outcome = outcome?;
+            if let Err(ObjectError::Denied(reason)) = outcome {
+                denied.push((object, reason));
+                continue;
+            }
+            readable.insert(object.source.location().to_owned());
+            self.take(&object, outcome, &mut ledger, &mut open, &mut done);
+            if open.staged_bytes >= PART_BYTES {
                 open.roll(&rollup).await?;
             }
             if open.rows.len() >= BATCH_OBJECTS || open.rolled.rows() >= BATCH_ROLLED_ROWS {
                 batch += 1;
                 self.commit(batch, std::mem::take(&mut open), &rollup).await?;
+            }
+        }
+        for (object, reason) in denied {
+            if readable.contains(object.source.location()) {
+                self.take(&object, Err(ObjectError::Broken(reason)), &mut ledger, &mut open, &mut done);
+            } else {
+                // Not one object of the place may be read: that is a missing permission, not a broken object.
+                done.failures.push(format!("{}: {reason}; the next run tries again", printable(&object.name())));
             }
         }
         if !open.rows.is_empty() {
@@ -126,6 +153,7 @@ impl Ingestion<'_> {
         let mut seen = HashSet::new();
         for place in places {
             let mut listing = place.source.list(place.since);
+            let before = done.listed + done.failures.len() as u64;
             loop {
                 match listing.try_next().await {
                     Ok(Some(meta)) => {
@@ -139,11 +167,12 @@ impl Ingestion<'_> {
                         }
                     }
                     Ok(None) => break,
-                    Err(error) => {
-                        done.failures.push(error.to_string());
-                        break;
-                    }
+                    Err(error) => done.failures.push(error.to_string()),
                 }
+            }
+            if before == done.listed + done.failures.len() as u64 {
+                let since = place.since.map_or(String::new(), |since| format!(" since {} (lookback)", rfc3339(since)));
+                tracing::info!("{} holds no log object with requests{since}", place.source.location());
             }
         }
         new
@@ -159,7 +188,7 @@ impl Ingestion<'_> {
         done: &mut Ingested,
     ) {
         let location = object.source.location();
-        let name = || crate::text::printable(&format!("{location}/{}", object.meta.key)).into_owned();
+        let name = || printable(&object.name()).into_owned();
         let (report, verdict) = match &outcome {
             Ok((report, ..)) => (report.clone(), ledger.judge(location, &object.meta, report)),
             Err(ObjectError::Unavailable(reason)) => {
@@ -170,7 +199,9 @@ impl Ingestion<'_> {
                 tracing::warn!("{} is gone since it was listed: {reason}", name());
                 return;
             }
-            Err(ObjectError::Broken(reason)) => (ObjectReport::default(), Verdict::quarantined(reason.clone())),
+            Err(ObjectError::Broken(reason) | ObjectError::Denied(reason)) => {
+                (ObjectReport::default(), Verdict::quarantined(reason.clone()))
+            }
         };
         match verdict.status {
             Status::Ingested => {
@@ -187,7 +218,7 @@ impl Ingestion<'_> {
             }
             Status::Duplicate => {
                 done.duplicate += 1;
-                tracing::info!("{}: {}", name(), verdict.reason.as_deref().unwrap_or_default());
+                tracing::debug!("{}: {}", name(), verdict.reason.as_deref().unwrap_or_default());
             }
             Status::Quarantined => {
                 done.quarantined += 1;
@@ -202,7 +233,7 @@ impl Ingestion<'_> {
         ledger.add(location, &object.meta, &report, verdict.status);
         open.rows.push(LedgerRow::new(location, &object.meta, &report, verdict, self.now));
         if let (true, Ok((_, staged, rolled))) = (ingested, outcome) {
-            open.staged_rows += staged.iter().map(|batch| batch.num_rows()).sum::<usize>();
+            open.staged_bytes += staged.iter().map(RecordBatch::get_array_memory_size).sum::<usize>();
             open.staged.extend(staged);
             open.rolled.extend(rolled);
         }
@@ -240,20 +271,20 @@ impl Ingestion<'_> {
             let place = source::Location::parse(&location, std::path::Path::new("/"))
                 .map_err(|error| IngestError::Unfinished { batch, reason: format!("{location}: {error}") })?;
             let object = LogObject { source: source::connect(&place).await, meta };
-            let outcome = match rollup.read(&object, self.context, PART_ROWS).await? {
+            let outcome = match rollup.read(&object, self.context, PART_BYTES).await? {
                 Ok((report, ..)) if report.digest != digest => Err(ObjectError::Gone("its bytes are others".into())),
                 outcome => outcome,
             };
             match outcome {
                 Ok((_, staged, rolled)) => {
-                    open.staged_rows += staged.iter().map(|batch| batch.num_rows()).sum::<usize>();
+                    open.staged_bytes += staged.iter().map(RecordBatch::get_array_memory_size).sum::<usize>();
                     open.staged.extend(staged);
                     open.rolled.extend(rolled);
-                    if open.staged_rows >= PART_ROWS {
+                    if open.staged_bytes >= PART_BYTES {
                         open.roll(rollup).await?;
                     }
                 }
-                Err(ObjectError::Unavailable(reason)) => {
+                Err(ObjectError::Unavailable(reason) | ObjectError::Denied(reason)) => {
                     return Err(IngestError::Unfinished { batch, reason: format!("{object:?}: {reason}") });
                 }
                 Err(ObjectError::Gone(reason) | ObjectError::Broken(reason)) => {
@@ -286,8 +317,8 @@ impl Ingestion<'_> {
 #[derive(Default)]
 struct Batch {
     rows: Vec<LedgerRow>,
-    staged: Vec<arrow::record_batch::RecordBatch>,
-    staged_rows: usize,
+    staged: Vec<RecordBatch>,
+    staged_bytes: usize,
     rolled: Rolled,
 }
 
@@ -295,7 +326,7 @@ impl Batch {
     async fn roll(&mut self, rollup: &Rollup<'_>) -> Result<(), IngestError> {
         if !self.staged.is_empty() {
             self.rolled.extend(rollup.roll(std::mem::take(&mut self.staged)).await?);
-            self.staged_rows = 0;
+            self.staged_bytes = 0;
         }
         Ok(())
     }

@@ -65,7 +65,7 @@ impl<'a> Rollup<'a> {
         Ok(Rollup { engine, schema: Arc::new(schema) })
     }
 
-    /// Reads an object, rolling it up in parts of `part_rows` rows where it has more.
+    /// Reads an object, rolling it up in parts of `part_bytes` where it has more.
     ///
     /// Where the parts are cut depends on the object alone, so it contributes the same rows whatever
     /// objects are read beside it.
@@ -73,7 +73,7 @@ impl<'a> Rollup<'a> {
         &self,
         object: &LogObject,
         context: &ReadContext,
-        part_rows: usize,
+        part_bytes: usize,
     ) -> Result<Outcome, EngineError> {
         let rolled = Mutex::new(Rolled::default());
         let part = |batches| async {
@@ -81,7 +81,7 @@ impl<'a> Rollup<'a> {
             rolled.lock().expect("not poisoned").extend(part);
             Ok::<(), EngineError>(())
         };
-        let outcome = read_in_parts(object, context, self.schema.clone(), part_rows, part).await?;
+        let outcome = read_in_parts(object, context, self.schema.clone(), part_bytes, part).await?;
         Ok(outcome.map(|(report, staged)| (report, staged, rolled.into_inner().expect("not poisoned"))))
     }
 

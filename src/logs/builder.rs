@@ -201,7 +201,8 @@ impl RequestBuilder {
             None => None,
         };
         let bytes: i64 = match line.bytes.map(str::parse) {
-            Some(Ok(bytes)) if bytes >= 0 => bytes,
+            // A petabyte in one answer is none; and sums must not run over.
+            Some(Ok(bytes)) if (0..1 << 50).contains(&bytes) => bytes,
             Some(_) => return Err("bad sc-bytes"),
             None => 0,
         };

@@ -23,8 +23,11 @@ use crate::session::Scheme;
 use builder::RequestBuilder;
 use container::{Container, Lines};
 
-/// Rows in a batch.
+/// Rows in a batch, at most.
 pub const BATCH_ROWS: usize = 8_192;
+
+/// Bytes of log lines in a batch, beyond the last line: viewers choose how long their headers are.
+const BATCH_BYTES: usize = 4 << 20;
 
 /// What every object is read with.
 #[derive(Clone)]
@@ -70,24 +73,28 @@ pub enum ReadError {
 
 /// Reads one object.
 ///
-/// `key` names it in the column `object`; `schema` holds the wanted columns of `requests`, others are not
+/// `name` is what it is called in the column `object`; `schema` holds the wanted columns of `requests`, others are not
 /// built. The sink gets batches of at most [`BATCH_ROWS`] rows, in the order of the lines.
 pub fn read_object(
     bytes: impl Read,
-    key: &str,
+    name: &str,
     context: &ReadContext,
     schema: SchemaRef,
     mut sink: impl FnMut(RecordBatch) -> ControlFlow<()>,
 ) -> Result<ObjectReport, ReadError> {
-    let mut builder = RequestBuilder::new(schema, context, key);
+    let mut builder = RequestBuilder::new(schema, context, name);
     let container = Container::open(bytes)?;
     let mut lines = Lines::new(container);
     let mut header = standard::Header::default();
     let mut report = ObjectReport::default();
+    let mut bytes = 0;
 
     while let Some(line) = lines.next_line()? {
         let parsed = match line.text {
-            Ok(text) => header.parse(text),
+            Ok(text) => {
+                bytes += text.len();
+                header.parse(text)
+            }
             Err(reason) => standard::Parsed::Bad(reason),
         };
         let outcome = match parsed {
@@ -102,14 +109,16 @@ pub fn read_object(
                 report.rejected_examples.push(format!("line {}: {reason}", line.number));
             }
         }
-        if builder.len() == BATCH_ROWS && sink(builder.finish()).is_break() {
+        if (builder.len() == BATCH_ROWS || bytes >= BATCH_BYTES)
+            && flush(&mut builder, &mut bytes, &mut sink).is_break()
+        {
             return Err(ReadError::Stopped);
         }
     }
     if !header.is_known() {
         return Err(ReadError::Format("no #Fields line: not a standard CloudFront log".into()));
     }
-    if builder.len() > 0 && sink(builder.finish()).is_break() {
+    if flush(&mut builder, &mut bytes, &mut sink).is_break() {
         return Err(ReadError::Stopped);
     }
     let (digest, size) = lines.finish()?;
@@ -131,6 +140,16 @@ pub fn read_object(
         )));
     }
     Ok(report)
+}
+
+/// Hands the rows so far to the sink.
+fn flush(
+    builder: &mut RequestBuilder,
+    bytes: &mut usize,
+    sink: &mut impl FnMut(RecordBatch) -> ControlFlow<()>,
+) -> ControlFlow<()> {
+    *bytes = 0;
+    if builder.len() == 0 { ControlFlow::Continue(()) } else { sink(builder.finish()) }
 }
 
 /// A line of a log, whatever its format: fields as they are logged, percent-encoded once.

@@ -5,12 +5,16 @@
 
 use std::str;
 
-use chrono::{NaiveDate, NaiveTime};
+use chrono::{DateTime, Datelike, NaiveDate, NaiveTime};
 
 use super::LogLine;
 
 /// Columns that are looked at in a line. The 33 of today, the real-time extras and room to spare.
 const MAX_COLUMNS: usize = 128;
+
+/// Years in which a request can have been. CloudFront began in 2008; what lies far ahead would keep a session
+/// young for ever, and beyond 2261 the query engine cannot count.
+const YEARS: std::ops::Range<i32> = 2008..2100;
 
 /// A field of the log that is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -187,6 +191,9 @@ impl Header {
             Some((known, day)) if known == bytes => day,
             _ => {
                 let day = NaiveDate::parse_from_str(date, "%Y-%m-%d").map_err(|_| "bad date")?;
+                if !YEARS.contains(&day.year()) {
+                    return Err("bad date");
+                }
                 self.date = Some((bytes, day));
                 day
             }
@@ -211,7 +218,7 @@ fn parse_millis(text: &str) -> Result<i64, &'static str> {
     text.parse::<i64>()
         .ok()
         .and_then(|millis| millis.checked_mul(1_000))
-        .filter(|micros| chrono::DateTime::from_timestamp_micros(*micros).is_some())
+        .filter(|micros| DateTime::from_timestamp_micros(*micros).is_some_and(|time| YEARS.contains(&time.year())))
         .ok_or("bad timestamp(ms)")
 }
 
@@ -283,6 +290,8 @@ mod tests {
             ("2026-11-20\t19:00:01\t-\t/a", "no status"),
             ("2026-11-20\t19:00:01\t-\t-\t200", "no path"),
             ("2026-13-20\t19:00:01\t-\t/a\t200", "bad date"),
+            ("0001-01-01\t19:00:01\t-\t/a\t200", "bad date"),
+            ("2300-01-01\t19:00:01\t-\t/a\t200", "bad date"),
             ("2026-11-20\t25:00:01\t-\t/a\t200", "bad time"),
             ("2026-11-20\t19:00\t-\t/a\t200", "bad time"),
             ("-\t19:00:01\t-\t/a\t200", "no time"),

@@ -10,9 +10,9 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 
 use crate::config::Config;
-use crate::decide::Event;
+use crate::decide::{Event, Policy};
 use crate::detect::file::Detector;
-use crate::detect::{catalog, detect};
+use crate::detect::{Detection, catalog, detect};
 use crate::engine::Engine;
 use crate::geo::Geo;
 use crate::ingest::Ingestion;
@@ -57,10 +57,22 @@ pub struct Outcome {
     pub events: Vec<Event>,
     /// The rules that are in force, or would be.
     pub plan: Plan,
-    /// The rule group was asked, or there is none in the config.
-    pub group: Option<String>,
-    /// What went wrong without stopping the pass.
+    pub waf: WafState,
+    /// What went wrong without stopping the pass; also among the alarms.
     pub failures: Vec<String>,
+}
+
+/// Where the rule group stands after a pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WafState {
+    /// The config names none: there is a plan only.
+    NoGroup,
+    /// A dry run: there is a plan only.
+    Planned,
+    Updated,
+    Unchanged,
+    /// It could not be reached or refused the update; what it holds is not known.
+    NotInStep,
 }
 
 impl Warden {
@@ -114,15 +126,30 @@ impl Warden {
             retry_quarantined: options.retry_quarantined,
         };
         let places = requests::places(&self.config.logs, now).await;
-        let ingested = ingestion.run(&places, &stage).await?;
+        // Whatever fails but the state itself, blocks must still end in time and WAF be brought in step.
+        let mut failures = Vec::new();
+        match ingestion.run(&places, &stage).await {
+            Ok(ingested) => {
+                summary.take_ingested(&ingested);
+                failures.extend(ingested.failures);
+            }
+            Err(error) if error.is_of_the_state() => return Err(error.into()),
+            Err(error) => failures.push(format!("reading logs failed: {error}")),
+        }
         drop(stage);
         summary.seconds.ingest = started.elapsed().as_secs_f64();
-        summary.take_ingested(&ingested);
-        let mut failures = ingested.failures;
 
         let detecting = Instant::now();
         let stage = if options.progress { Stage::steps("detect") } else { Stage::hidden() };
-        let detection = detect(&self.engine, store, &self.detectors, &self.config.lists, now, &run_id, &stage).await?;
+        let detection =
+            match detect(&self.engine, store, &self.detectors, &self.config.lists, now, &run_id, &stage).await {
+                Ok(detection) => detection,
+                Err(error) if error.is_of_the_state() => return Err(error.into()),
+                Err(error) => {
+                    failures.push(format!("detection failed: {error}"));
+                    Detection::default()
+                }
+            };
         drop(stage);
         summary.seconds.detect = detecting.elapsed().as_secs_f64();
         summary.detectors = detection.detectors.clone();
@@ -136,42 +163,45 @@ impl Warden {
 
         let enforcing = Instant::now();
         let session = self.engine.session_over(store, now).await?;
-        let desired = sync::desired(&session).await?;
-        let group = self.rule_group().await;
-        let (plan, changed) = match &group {
-            None => (sync::plan_for(&desired, None).await?, false),
+        let policy = Policy::new(&self.config.guard, &self.detectors);
+        let desired = sync::desired(&session, &policy).await?;
+        let (plan, waf) = match self.rule_group().await {
+            None => (sync::plan_for(&desired, None).await?, WafState::NoGroup),
             Some(group) if options.dry_run => {
                 let snapshot = group.read().await?;
-                (sync::plan_for(&desired, Some((group, &snapshot))).await?, false)
+                (sync::plan_for(&desired, Some((&group, &snapshot))).await?, WafState::Planned)
             }
-            Some(group) => match sync::sync(&desired, group).await {
-                Ok(synced) => (synced.plan, synced.changed),
+            Some(group) => match sync::sync(&desired, &group).await {
+                Ok(synced) => (synced.plan, if synced.changed { WafState::Updated } else { WafState::Unchanged }),
                 Err(error) => {
                     failures.push(format!("{error}; WAF keeps the rules it has"));
-                    (sync::plan_for(&desired, None).await?, false)
+                    (Plan::default(), WafState::NotInStep)
                 }
             },
         };
-        summary.take_plan(&plan, changed);
+        summary.take_plan(&plan, waf == WafState::Updated);
         for (session, reason) in &desired.unmatchable {
             summary.alarms.push(format!("session {session} cannot be blocked: {reason}"));
         }
+        summary.alarms.extend(failures.iter().cloned());
         summary.seconds.enforce = enforcing.elapsed().as_secs_f64();
         summary.seconds.total = started.elapsed().as_secs_f64();
 
-        let outcome = Outcome {
-            summary,
-            events: recorded.events,
-            plan,
-            group: group.map(|group| group.name().to_owned()),
-            failures,
-        };
+        let outcome = Outcome { summary, events: recorded.events, plan, waf, failures };
         append_run(store, now, &outcome).await?;
         Ok(outcome)
     }
 }
 
 impl Outcome {
+    /// Tells the log what went wrong and what a person should look at.
+    pub fn log_alarms(&self) {
+        for alarm in &self.summary.alarms {
+            let text = crate::text::printable(alarm);
+            if self.failures.contains(alarm) { tracing::error!("{text}") } else { tracing::warn!("{text}") }
+        }
+    }
+
     /// A person should look.
     pub fn needs_attention(&self) -> bool {
         let summary = &self.summary;

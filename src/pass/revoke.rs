@@ -1,6 +1,6 @@
 //! The step from findings to the history: loads what decisions need, decides, records.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use chrono::{DateTime, TimeDelta, Utc};
@@ -22,6 +22,7 @@ const FINDINGS_OF: Sql = sql!("engine/findings_of.sql");
 const EVENTS_OF: Sql = sql!("engine/events_of.sql");
 const FACTS_OF: Sql = sql!("engine/facts_of.sql");
 const EXPIRED: Sql = sql!("engine/expired.sql");
+const HELD: Sql = sql!("engine/held.sql");
 const HISTORY_STATE: Sql = sql!("engine/history_state.sql");
 
 /// What was recorded.
@@ -100,7 +101,7 @@ pub async fn record(
             for (mut draft, was_held) in first_blocks {
                 // Held once is enough: nothing has changed for it.
                 if !was_held {
-                    draft.reason = format!("{}; held: {reason}", draft.reason);
+                    draft.reason = format!("{}; held by the guard", draft.reason);
                     draft.expires_at = None;
                     recorder.record(EventKind::Held, draft);
                 }
@@ -112,6 +113,12 @@ pub async fn record(
         }
     }
 
+    let waiting = waiting(&session, &recorder.events).await?;
+    if waiting > 0 {
+        alarms.push(format!(
+            "{waiting} sessions are held since earlier runs; look at them (history) and let them through with run --release-held"
+        ));
+    }
     let events = recorder.events;
     if !events.is_empty() || decided < evaluated {
         let batch = match events.is_empty() {
@@ -121,6 +128,17 @@ pub async fn record(
         store.append(Table::Revocations, batch, &[Transaction::new("decide", evaluated)]).await?;
     }
     Ok(Recorded { events, alarms })
+}
+
+/// How many sessions are held since earlier runs and nothing came of them in this one.
+async fn waiting(session: &SessionContext, events: &[Event]) -> Result<usize, EngineError> {
+    #[derive(Deserialize)]
+    struct Held {
+        session_id: String,
+    }
+    let held: Vec<Held> = fetch(session, HELD, vec![]).await?;
+    let settled: HashSet<&str> = events.iter().map(|event| event.session_id.as_str()).collect();
+    Ok(held.iter().filter(|held| !settled.contains(held.session_id.as_str())).count())
 }
 
 /// Names the sessions to decide on: the rows of a statement become the table `candidates`.

@@ -1,6 +1,7 @@
 //! What is known of the sessions in some logs, and how well a replay agrees with it.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -73,7 +74,11 @@ impl Labels {
         let mut labels = HashMap::new();
         for row in csv::ReaderBuilder::new().trim(csv::Trim::All).from_reader(input).deserialize() {
             let row: Row = row?;
-            labels.insert(row.session_id, (row.label, row.kind));
+            let session = row.session_id.clone();
+            let known = labels.insert(row.session_id, (row.label, row.kind));
+            if known.is_some_and(|(label, _)| label != row.label) {
+                return Err(io::Error::other(format!("the session {session} has two labels")).into());
+            }
         }
         Ok(Labels(labels))
     }
@@ -150,6 +155,12 @@ mod tests {
         assert_eq!(
             Labels::read("session_id,label\na,pirate\n".as_bytes()).unwrap().0["a"],
             (Label::Pirate, String::new())
+        );
+        assert!(
+            Labels::read("session_id,label\na,pirate\na,benign\n".as_bytes())
+                .unwrap_err()
+                .to_string()
+                .contains("two labels")
         );
         assert!(Labels::read("session_id,label\na,thief\n".as_bytes()).unwrap_err().to_string().contains("thief"));
     }

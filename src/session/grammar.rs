@@ -20,6 +20,8 @@ pub enum GrammarError {
         "alphabet {0:?}: {1:?} cannot be in an id; letters, digits and _ - ~ ! $ * + , ; = : @ can, and ranges such as a-z"
     )]
     Character(String, char),
+    #[error("alphabet {0:?}: {1:?} is no range; ranges run upwards from a letter or digit to another, as a-z")]
+    Range(String, String),
     #[error("alphabet is empty")]
     Empty,
 }
@@ -48,7 +50,7 @@ impl Grammar {
             let range_is_plain =
                 first == last || (first.is_ascii_alphanumeric() && last.is_ascii_alphanumeric() && first < last);
             if !range_is_plain {
-                return Err(GrammarError::Character(alphabet.to_owned(), first));
+                return Err(GrammarError::Range(alphabet.to_owned(), format!("{first}-{last}")));
             }
             for character in first..=last {
                 match u8::try_from(character) {
@@ -86,7 +88,10 @@ mod tests {
     #[test]
     fn what_could_reach_beyond_an_id_is_refused() {
         for alphabet in ["a-z.", "a-z/", "a-z%", "A-z", "a-z ", "ä", "a-z?", "z-a", "a-z\\", "a-z\""] {
-            assert!(matches!(Grammar::new(6, 12, alphabet), Err(GrammarError::Character(..))), "{alphabet}");
+            assert!(
+                matches!(Grammar::new(6, 12, alphabet), Err(GrammarError::Character(..) | GrammarError::Range(..))),
+                "{alphabet}"
+            );
         }
         assert_eq!(Grammar::new(6, 12, ""), Err(GrammarError::Empty));
         assert_eq!(Grammar::new(1, 12, "a"), Err(GrammarError::TooShort));

@@ -24,52 +24,66 @@ impl FolderSource {
         FolderSource { root, location }
     }
 
-    fn walk(&self, since: Option<DateTime<Utc>>) -> Result<Vec<ObjectMeta>, SourceError> {
+    /// Everything below the root, and what could not be looked at: one bad entry does not hide the others.
+    fn walk(&self, since: Option<DateTime<Utc>>) -> Vec<Result<ObjectMeta, SourceError>> {
         let mut objects = Vec::new();
+        let mut failures = Vec::new();
         let mut folders = vec![self.root.clone()];
         while let Some(folder) = folders.pop() {
-            self.read_folder(&folder, since, &mut folders, &mut objects).map_err(|error| SourceError::List {
-                location: self.location.clone(),
-                reason: format!("{}: {error}", folder.display()),
-            })?;
+            match fs::read_dir(&folder) {
+                Ok(entries) => {
+                    for entry in entries {
+                        match entry.and_then(|entry| self.look_at(&entry, since, &mut folders)) {
+                            Ok(object) => objects.extend(object),
+                            Err(error) => failures.push(self.list_error(&folder, &error)),
+                        }
+                    }
+                }
+                Err(error) => failures.push(self.list_error(&folder, &error)),
+            }
         }
         objects.sort_by(|a, b| a.key.cmp(&b.key));
-        Ok(objects)
+        objects.into_iter().map(Ok).chain(failures.into_iter().map(Err)).collect()
     }
 
-    fn read_folder(
+    fn list_error(&self, folder: &Path, error: &io::Error) -> SourceError {
+        let reason = if folder == self.root { error.to_string() } else { format!("{}: {error}", folder.display()) };
+        SourceError::List { location: self.location.clone(), reason }
+    }
+
+    /// A log object, a folder to go into, or nothing.
+    fn look_at(
         &self,
-        folder: &Path,
+        entry: &fs::DirEntry,
         since: Option<DateTime<Utc>>,
         folders: &mut Vec<PathBuf>,
-        objects: &mut Vec<ObjectMeta>,
-    ) -> io::Result<()> {
-        for entry in fs::read_dir(folder)? {
-            let entry = entry?;
-            if entry.file_name().to_string_lossy().starts_with('.') {
-                continue;
-            }
-            // A folder that is a link is not followed: it could lead back here.
-            if entry.file_type()?.is_dir() {
-                folders.push(entry.path());
-                continue;
-            }
-            let metadata = match fs::metadata(entry.path()) {
-                Ok(metadata) if metadata.is_file() => metadata,
-                Ok(_) => continue,
-                // Removed since it was listed, or a link to nowhere.
-                Err(error) if error.kind() == ErrorKind::NotFound => continue,
-                Err(error) => return Err(error),
-            };
-            let path = entry.path();
-            let key = path.strip_prefix(&self.root).unwrap_or(&path).to_string_lossy().into_owned();
-            let arrived_at = DateTime::<Utc>::from(metadata.modified()?);
-            if since.is_none_or(|since| names::may_hold_since(&key, arrived_at, since)) {
-                let etag = format!("{:x}.{:09}-{:x}", metadata.mtime(), metadata.mtime_nsec(), metadata.len());
-                objects.push(ObjectMeta { key, etag, size: metadata.len(), arrived_at });
-            }
+    ) -> io::Result<Option<ObjectMeta>> {
+        if entry.file_name().as_encoded_bytes().starts_with(b".") {
+            return Ok(None);
         }
-        Ok(())
+        // A folder that is a link is not followed: it could lead back here.
+        if entry.file_type()?.is_dir() {
+            folders.push(entry.path());
+            return Ok(None);
+        }
+        let path = entry.path();
+        let metadata = match fs::metadata(&path) {
+            Ok(metadata) if metadata.is_file() => metadata,
+            Ok(_) => return Ok(None),
+            // Removed since it was listed, or a link to nowhere.
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(io::Error::new(error.kind(), format!("{}: {error}", path.display()))),
+        };
+        let key = path.strip_prefix(&self.root).unwrap_or(&path);
+        let key = key.to_str().ok_or_else(|| io::Error::other(format!("{}: the name is not UTF-8", path.display())))?;
+        let arrived_at = DateTime::<Utc>::from(metadata.modified()?);
+        let wanted = since.is_none_or(|since| names::may_hold_since(key, arrived_at, since));
+        Ok(wanted.then(|| ObjectMeta {
+            key: key.to_owned(),
+            etag: format!("{:x}.{:09}-{:x}", metadata.mtime(), metadata.mtime_nsec(), metadata.len()),
+            size: metadata.len(),
+            arrived_at,
+        }))
     }
 }
 
@@ -79,11 +93,12 @@ impl LogSource for FolderSource {
         &self.location
     }
 
+    fn object_name(&self, key: &str) -> String {
+        format!("{}/{key}", self.location)
+    }
+
     fn list(&self, since: Option<DateTime<Utc>>) -> BoxStream<'_, Result<ObjectMeta, SourceError>> {
-        match self.walk(since) {
-            Ok(objects) => stream::iter(objects.into_iter().map(Ok)).boxed(),
-            Err(error) => stream::iter([Err(error)]).boxed(),
-        }
+        stream::iter(self.walk(since)).boxed()
     }
 
     async fn open(&self, object: &ObjectMeta) -> Result<Box<dyn Read + Send>, SourceError> {

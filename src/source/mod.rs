@@ -38,6 +38,9 @@ pub trait LogSource: Send + Sync {
     /// Name of the place in the ledger and in messages.
     fn location(&self) -> &str;
 
+    /// Name of an object in the column `object`: no other object of any place has it.
+    fn object_name(&self, key: &str) -> String;
+
     /// Lists the objects that can hold requests of `since` or later (all of them without it).
     fn list(&self, since: Option<DateTime<Utc>>) -> BoxStream<'_, Result<ObjectMeta, SourceError>>;
 
@@ -79,8 +82,10 @@ pub enum LocationError {
     Empty,
     #[error("{0:?} names no bucket: write s3://bucket or s3://bucket/prefix")]
     NoBucket(String),
-    #[error("{0:?}: only folders and s3:// can be read")]
+    #[error("{0:?}: only folders and s3://bucket/prefix can be read")]
     UnknownScheme(String),
+    #[error("{0:?}: ~, $ and * mean nothing here; write the whole path of the folder")]
+    Shell(String),
 }
 
 impl Location {
@@ -96,8 +101,11 @@ impl Location {
             }
             return Ok(Location::S3 { bucket: bucket.to_owned(), prefix: prefix.to_owned() });
         }
-        if text.contains("://") {
+        if text.contains("://") || text.starts_with("s3:") {
             return Err(LocationError::UnknownScheme(text.to_owned()));
+        }
+        if text.starts_with(['~', '$']) || text.contains('*') {
+            return Err(LocationError::Shell(text.to_owned()));
         }
         // Dots are resolved in the text, so that ./logs and logs are one place in the ledger.
         let mut path = PathBuf::new();

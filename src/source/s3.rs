@@ -4,13 +4,15 @@ use std::io::Read;
 
 use async_trait::async_trait;
 use aws_sdk_s3::Client;
-use aws_sdk_s3::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
+use aws_sdk_s3::error::SdkError;
+use aws_sdk_s3::operation::list_objects_v2::ListObjectsV2Error;
 use chrono::{DateTime, Utc};
 use futures::stream::{self, BoxStream};
 use futures::{StreamExt, TryStreamExt};
 use tokio_util::io::SyncIoBridge;
 
 use super::{LogSource, ObjectMeta, SourceError, names};
+use crate::aws;
 
 /// A prefix of a bucket.
 pub struct S3Source {
@@ -26,11 +28,12 @@ impl S3Source {
         S3Source { client, bucket, prefix, location }
     }
 
-    fn list_error<E: std::error::Error + 'static>(&self, error: E) -> SourceError {
-        SourceError::List {
-            location: self.location.clone(),
-            reason: format!("{} (needs s3:ListBucket on the bucket)", DisplayErrorContext(error)),
+    fn list_error(&self, error: &SdkError<ListObjectsV2Error>) -> SourceError {
+        let mut reason = aws::explain(error);
+        if aws::code(error) == Some("AccessDenied") {
+            reason += " (needs s3:ListBucket on the bucket)";
         }
+        SourceError::List { location: self.location.clone(), reason }
     }
 }
 
@@ -56,12 +59,16 @@ impl LogSource for S3Source {
         &self.location
     }
 
+    fn object_name(&self, key: &str) -> String {
+        format!("s3://{}/{}{key}", self.bucket, self.prefix)
+    }
+
     fn list(&self, since: Option<DateTime<Utc>>) -> BoxStream<'_, Result<ObjectMeta, SourceError>> {
         let pages = self.client.list_objects_v2().bucket(&self.bucket).prefix(&self.prefix).into_paginator().send();
         stream::try_unfold(pages, move |mut pages| async move {
             match pages.next().await {
                 Some(Ok(page)) => Ok(Some((page, pages))),
-                Some(Err(error)) => Err(self.list_error(error)),
+                Some(Err(error)) => Err(self.list_error(&error)),
                 None => Ok(None),
             }
         })
@@ -88,13 +95,9 @@ impl LogSource for S3Source {
         match request.send().await {
             Ok(answer) => Ok(Box::new(SyncIoBridge::new(answer.body.into_async_read()))),
             Err(error) => {
-                let code = match &error {
-                    SdkError::ServiceError(service) => service.err().code().unwrap_or_default().to_owned(),
-                    _ => String::new(),
-                };
                 let (location, key) = (self.location.clone(), object.key.clone());
-                let reason = DisplayErrorContext(error).to_string();
-                Err(match code.as_str() {
+                let reason = aws::explain(&error);
+                Err(match aws::code(&error).unwrap_or_default() {
                     "NoSuchKey" | "PreconditionFailed" => SourceError::Gone { location, key, reason },
                     "AccessDenied" | "InvalidObjectState" => {
                         let reason = format!("{reason} (needs s3:GetObject on the prefix)");

@@ -61,7 +61,7 @@ pub enum StoreError {
     Foreign(PathBuf),
     #[error("the state at {path} has version {found}, this program works with {expected}: {advice}")]
     Version { path: PathBuf, found: u64, expected: u64, advice: &'static str },
-    #[error("another run holds the state at {0}; it works or waits, this one leaves (--wait waits)")]
+    #[error("another run holds the state at {0} (run --wait waits for it)")]
     Locked(PathBuf),
     #[error("the state at {path}: {source}")]
     Io { path: PathBuf, source: std::io::Error },

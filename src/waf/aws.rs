@@ -5,10 +5,11 @@ use std::sync::Mutex;
 
 use async_trait::async_trait;
 use aws_sdk_wafv2::Client;
-use aws_sdk_wafv2::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
+use aws_sdk_wafv2::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_wafv2::types::{CustomResponseBody, Rule, Scope, VisibilityConfig};
 
 use super::{RuleGroup, Snapshot, WafError};
+use crate::aws;
 
 pub struct AwsRuleGroup {
     client: Client,
@@ -35,13 +36,13 @@ impl AwsRuleGroup {
         E: ProvideErrorMetadata + std::error::Error + 'static,
     {
         let group = self.name.clone();
-        let code = match &error {
-            SdkError::ServiceError(service) => service.err().code().unwrap_or_default().to_owned(),
-            _ => String::new(),
-        };
-        let mut reason = DisplayErrorContext(&error).to_string();
+        let mut reason = aws::explain(&error);
         // Source: AWS WAF API Reference, "Common errors" and the errors of UpdateRuleGroup.
-        match code.as_str() {
+        let Some(code) = aws::code(&error) else {
+            // It did not get there (the SDK has tried more than once), or nobody may say who we are.
+            return WafError::Refused { group, action, reason };
+        };
+        match code {
             "WAFOptimisticLockException" => WafError::Conflict { group },
             ""
             | "WAFInternalErrorException"

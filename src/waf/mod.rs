@@ -53,7 +53,7 @@ pub enum WafError {
     #[error("WAF cannot {action} the rule group {group} now: {reason}")]
     Unavailable { group: String, action: &'static str, reason: String },
     /// Later attempts fail alike until somebody changes something.
-    #[error("WAF refused to {action} the rule group {group}: {reason}")]
+    #[error("WAF does not {action} the rule group {group}: {reason}")]
     Refused { group: String, action: &'static str, reason: String },
 }
 

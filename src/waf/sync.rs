@@ -1,6 +1,6 @@
 //! Reconciliation: read the group, plan, compare, and update only what differs.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use datafusion::prelude::SessionContext;
 use serde::Deserialize;
@@ -9,12 +9,13 @@ use super::pack::{Target, is_ours};
 use super::plan::{Desired, Plan, is_in_force, plan, rules_for_group};
 use super::{MAX_CAPACITY, RuleGroup, Snapshot, WafError};
 use crate::config::Mode;
+use crate::decide::{Origin, Policy};
 use crate::engine::{EngineError, Sql, fetch, sql};
 
 const TARGETS: Sql = sql!("engine/waf_targets.sql");
 
-/// Attempts at an update that others keep from succeeding.
-const ATTEMPTS: u32 = 6;
+/// How long an update is tried that others keep from succeeding.
+const PATIENCE: Duration = Duration::from_secs(40);
 
 /// What a sync did.
 #[derive(Debug)]
@@ -24,17 +25,27 @@ pub struct Synced {
     pub changed: bool,
 }
 
-/// What is to be in force, from the active revocations and the credentials of their sessions.
-pub async fn desired(session: &SessionContext) -> Result<Desired, EngineError> {
+/// What is to be in force, from the active revocations, the credentials of their sessions and the modes of now.
+pub async fn desired(session: &SessionContext, policy: &Policy<'_>) -> Result<Desired, EngineError> {
     #[derive(Deserialize)]
     struct Row {
         session_id: String,
         mode: Mode,
+        origin: Origin,
+        detector: Option<String>,
         credential: Option<String>,
         sessions: i64,
     }
     let mut desired = Desired::default();
     for row in fetch::<Row>(session, TARGETS, vec![]).await? {
+        let mode = match row.origin {
+            Origin::Auto => policy.mode_of_block(row.mode, row.detector.as_deref().unwrap_or_default()),
+            // A person's word does not depend on detectors.
+            Origin::Manual | Origin::Dynamodb => row.mode,
+        };
+        if mode < Mode::Count {
+            continue;
+        }
         let Some(credential) = row.credential else {
             desired.unmatchable.push((row.session_id, "no credential of it is known"));
             continue;
@@ -44,7 +55,7 @@ pub async fn desired(session: &SessionContext) -> Result<Desired, EngineError> {
             continue;
         }
         let target = Target { session_id: row.session_id, credential };
-        match row.mode {
+        match mode {
             Mode::Enforce => desired.block.push(target),
             _ => desired.count.push(target),
         }
@@ -63,15 +74,21 @@ pub async fn plan_for(desired: &Desired, group: Option<(&dyn RuleGroup, &Snapsho
     Ok(plan(desired, snapshot.capacity, foreign_wcu))
 }
 
-/// Brings the group in step. A conflict or a busy WAF is tried again, from the reading on, with growing pauses.
+/// Brings the group in step. A conflict or a busy WAF is tried again, from the reading on, with growing pauses
+/// and for a bounded time.
 pub async fn sync(desired: &Desired, group: &dyn RuleGroup) -> Result<Synced, WafError> {
+    let started = Instant::now();
     let mut attempt = 0;
     loop {
         attempt += 1;
         match try_sync(desired, group).await {
-            Err(error) if error.is_retryable() && attempt < ATTEMPTS => {
-                tracing::warn!("{error}; attempt {attempt} of {ATTEMPTS}, trying again");
-                tokio::time::sleep(pause(attempt, uuid::Uuid::new_v4().as_u128())).await;
+            Err(error) if error.is_retryable() => {
+                let pause = pause(attempt, uuid::Uuid::new_v4().as_u128());
+                if started.elapsed() + pause > PATIENCE {
+                    return Err(error);
+                }
+                tracing::warn!("{error}; trying again in {pause:.1?}");
+                tokio::time::sleep(pause).await;
             }
             result => return result,
         }

@@ -99,8 +99,9 @@ fn the_guard_holds_a_detector_gone_mad_until_a_person_lets_it_through() {
     assert_eq!((&held["held"], &held["revoked"], &held["waf"]["sessions"]), (&json!(3), &json!(0), &json!(0)));
     assert!(held["alarms"][0].as_str().unwrap().contains("--release-held"), "{held}");
     // Nothing new happened: they are held still, and not held anew.
-    let again = place.json(0, &["run", "--output", "json"]);
+    let again = place.json(3, &["run", "--output", "json"]);
     assert_eq!((&again["held"], &again["revoked"]), (&json!(0), &json!(0)));
+    assert!(again["alarms"][0].as_str().unwrap().contains("3 sessions are held since earlier runs"), "{again}");
     let released = place.json(0, &["run", "--release-held", "--output", "json"]);
     assert_eq!((&released["revoked"], &released["waf"]["sessions"]), (&json!(3), &json!(3)));
     let events = place.query("SELECT event, COUNT(*) AS n FROM revocations GROUP BY event ORDER BY event");

@@ -1,0 +1,120 @@
+//! One detector on one window, and its result as findings.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use arrow::array::{Array, AsArray};
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, Float64Type};
+use arrow::record_batch::RecordBatch;
+use datafusion::datasource::MemTable;
+use serde_json::Value;
+
+use super::Finding;
+use super::catalog;
+use super::file::{Detector, Strength};
+use super::memory_watch::watched;
+use super::window::Window;
+use crate::engine::Engine;
+use crate::rows;
+use crate::schema::Table;
+
+/// Runs one detector on one window. The error is for people: it says what was wrong with the result.
+pub async fn run(
+    engine: &Engine,
+    detector: &Detector,
+    window: Window,
+    activity: Arc<MemTable>,
+    refusals: Arc<MemTable>,
+    lists: &BTreeMap<String, Vec<String>>,
+    run_id: &str,
+) -> Result<Vec<Finding>, String> {
+    let session = engine.session();
+    let query = async {
+        session.register_table(Table::Activity.name(), activity)?;
+        session.register_table(Table::Refusals.name(), refusals)?;
+        catalog::register_lists(&session, lists)?;
+        catalog::plan(&session, detector).await?.collect().await
+    };
+    let batches = watched(2 * engine.memory_bytes(), query)
+        .await
+        .map_err(|error| error.to_string())?
+        .map_err(|error| error.strip_backtrace())?;
+    let mut findings: HashMap<String, Finding> = HashMap::new();
+    for batch in &batches {
+        for finding in read_findings(batch, detector, window, run_id)? {
+            match findings.get(&finding.session_id) {
+                Some(known) if known.score >= finding.score => {}
+                _ => {
+                    findings.insert(finding.session_id.clone(), finding);
+                }
+            }
+        }
+    }
+    Ok(findings.into_values().collect())
+}
+
+fn read_findings(
+    batch: &RecordBatch,
+    detector: &Detector,
+    window: Window,
+    run_id: &str,
+) -> Result<Vec<Finding>, String> {
+    let ids = text_column(batch, "session_id")?;
+    let scores = batch.column_by_name("score").ok_or("the result has no column score")?;
+    let scores = cast(scores, &DataType::Float64).map_err(|error| error.to_string())?;
+    let scores = scores.as_primitive::<Float64Type>();
+    let strengths = match batch.column_by_name("strength") {
+        Some(_) => Some(text_column(batch, "strength")?),
+        None => None,
+    };
+    // The JSON writer leaves nulls out, so rows keep their places.
+    let evidence = rows::to_json(std::slice::from_ref(batch))?;
+    let mut findings = Vec::with_capacity(ids.len());
+    for (place, (id, mut evidence)) in ids.into_iter().zip(evidence).enumerate() {
+        // The refusals that share a row have no session; there is nobody to find.
+        let Some(session_id) = id else { continue };
+        let score = (!scores.is_null(place)).then(|| scores.value(place));
+        let score = score
+            .filter(|score| score.is_finite() && *score > 0.0)
+            .ok_or("a row of the result has no finite score above 0")?;
+        let own = match &strengths {
+            Some(strengths) => parse_strength(strengths[place].as_deref())?,
+            None => detector.strength,
+        };
+        for column in ["session_id", "score", "strength"] {
+            evidence.remove(column);
+        }
+        findings.push(Finding {
+            session_id,
+            detector: detector.name.clone(),
+            window_start: window.start,
+            window_end: window.end,
+            score,
+            strength: detector.strength_override.unwrap_or(own),
+            family: detector.family.clone(),
+            evidence: Value::Object(evidence).to_string(),
+            run_id: run_id.to_owned(),
+        });
+    }
+    Ok(findings)
+}
+
+fn parse_strength(text: Option<&str>) -> Result<Strength, String> {
+    match text {
+        Some("strong") => Ok(Strength::Strong),
+        Some("medium") => Ok(Strength::Medium),
+        Some("weak") => Ok(Strength::Weak),
+        other => Err(format!(
+            "the column strength holds {}, not strong, medium or weak",
+            other.map_or("a null".to_owned(), |text| format!("{text:?}"))
+        )),
+    }
+}
+
+/// A column as text, whatever string type it has.
+pub fn text_column(batch: &RecordBatch, name: &str) -> Result<Vec<Option<String>>, String> {
+    let column = batch.column_by_name(name).ok_or_else(|| format!("the result has no column {name}"))?;
+    let column = cast(column, &DataType::Utf8).map_err(|error| error.to_string())?;
+    Ok(column.as_string::<i32>().iter().map(|text| text.map(str::to_owned)).collect())
+}
