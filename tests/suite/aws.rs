@@ -275,6 +275,14 @@ async fn a_waf_that_refuses_fails_the_run_but_loses_nothing() {
     let output = place.run(&["run"]);
     assert_eq!(output.code, 1, "{output:?}");
     assert!(output.stderr.contains("there is no group guard with the id"), "{output:?}");
+    assert!(output.stdout.contains("NOT IN STEP") && output.stdout.contains("FAILED"), "{output:?}");
+    let summary = place.json(1, &["run", "--output", "json"]);
+    assert_eq!(
+        (&summary["waf"]["sessions"], &summary["waf"]["capacity"]),
+        (&0.into(), &0.into()),
+        "nothing is known of it"
+    );
+    assert!(summary["alarms"][0].as_str().unwrap().contains("there is no group"), "{summary}");
     assert_eq!(place.query("SELECT session_id FROM active_revocations").len(), 1);
     // Once the group is there, the next run brings it in step.
     let waf = waf(&server);
@@ -304,6 +312,28 @@ async fn mode_count_counts_and_mode_observe_touches_nothing() {
     let rules = read_group(&waf, &id).await.rules;
     assert!(rules[0].action().unwrap().count().is_some() && rules[0].action().unwrap().block().is_none());
     assert_eq!(ids_in(&rules).into_iter().collect::<Vec<_>>(), ["SharedSess02"]);
+}
+
+#[tokio::test]
+async fn lowering_a_mode_lifts_what_was_blocked_by_it() {
+    let server = AwsServer::start();
+    let waf = waf(&server);
+    let id = make_group(&waf, 100).await;
+    let place = Place::new(&waf_config(&id)).with_env(server.env());
+    place.write_log("E1.2026-11-20-20.aaaa.gz", &shared("SharedSess01", 20, 10, 12));
+    place.json(0, &["run", "--output", "json"]);
+    for (more, held) in [
+        ("[guard]\nmode = \"off\"", 0),
+        ("", 1),
+        ("[guard]\nmode = \"observe\"", 0),
+        ("[detectors.many_ips]\nmode = \"observe\"", 0),
+        ("[detectors.many_countries]\nmode = \"off\"", 1),
+    ] {
+        place.configure("logs", &format!("{}\n{more}", waf_config(&id)));
+        let summary = place.json(0, &["run", "--output", "json"]);
+        assert_eq!(summary["waf"]["sessions"], held, "{more}");
+        assert_eq!(ids_in(&read_group(&waf, &id).await.rules).len(), held, "{more}");
+    }
 }
 
 #[tokio::test]
@@ -342,4 +372,13 @@ async fn a_bucket_that_cannot_be_listed_fails_the_run_but_blocks_still_expire() 
     );
     let retried = place.json(0, &["run", "--retry-quarantined", "--output", "json"]);
     assert_eq!(retried["objects"]["ingested"], 1);
+
+    // None may be read: that is a permission somebody forgot, and nothing is set aside for it.
+    place.write_log("E1.2026-11-20-20.cccc.gz", &shared("SharedSess05", 20, 20, 12));
+    let body = ByteStream::from_path(place.path("logs/E1.2026-11-20-20.cccc.gz")).await.unwrap();
+    s3.put_object().bucket("nowhere").key("logs/E1.2026-11-20-20.cccc.gz").body(body).send().await.unwrap();
+    server.fail_next("GetObject", 1, "AccessDenied", 403);
+    let denied = place.json(1, &["run", "--output", "json"]);
+    assert!(denied["alarms"][0].as_str().unwrap().contains("needs s3:GetObject"), "{denied}");
+    assert_eq!(place.json(0, &["run", "--output", "json"])["objects"]["ingested"], 1);
 }

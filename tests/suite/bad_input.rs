@@ -29,6 +29,7 @@ fn wrong_usage_and_config() {
         ("[guard]\nmax_new_revocation = 3", ["streamwarden.toml:", "did you mean `max_new_revocations`"]),
         ("[detectors.many_ip]\nmax_networks = 3", ["many_ip", "many_ips"]),
         ("[detectors.many_ips]\nmax_network = 3", ["max_network", "max_networks"]),
+        ("[detectors.many_ips]\nmax_networks = 0", ["max_networks", "at least 1"]),
         ("[detect]\nqueries = \"nothing\"", ["queries", "nothing"]),
     ] {
         place.configure("logs", more);
@@ -99,6 +100,8 @@ fn a_broken_object_is_quarantined_with_its_reason_and_does_not_stop_the_rest() {
     assert!(reason("nofields").contains("lacks cs-uri-stem, sc-status, c-ip"));
     assert!(reason("badlines").contains("bad date"));
     assert!(reason("table").contains("Parquet"));
+    // A query over the log objects does not fail for them.
+    assert_eq!(place.query("SELECT COUNT(*) AS n FROM requests"), [json!({"n": 48})]);
     // They are not tried again until somebody says so.
     assert_eq!(place.json(0, &["run", "--output", "json"])["objects"]["quarantined"], 0);
     fs::write(place.path("logs/E1.2026-11-20-20.more.gz"), &whole[..whole.len() / 3]).unwrap();
@@ -190,6 +193,44 @@ fn a_state_of_another_version_or_of_somebody_else() {
     fails(&place, &["run"], 1, &["no streamwarden state"]);
     assert!(!place.path("state/tables").exists());
     fails(&Place::new(""), &["query", "SELECT 1"], 1, &["there is no state", "streamwarden run"]);
+}
+
+#[test]
+fn a_name_that_is_not_utf8_and_a_folder_below_that_cannot_be_entered_do_not_hide_the_rest() {
+    use std::os::unix::ffi::OsStrExt;
+    let place = Place::new("");
+    place.write_log("E1.2026-11-20-20.good.gz", &shared("SharedSess01", 20, 10, 12));
+    fs::write(place.path("logs").join(std::ffi::OsStr::from_bytes(b"E1.2026-11-20-20.\xff.gz")), "x").unwrap();
+    let summary = place.json(1, &["run", "--output", "json"]);
+    assert_eq!((&summary["objects"]["ingested"], &summary["revoked"]), (&json!(1), &json!(1)));
+    assert!(summary["alarms"][0].as_str().unwrap().contains("not UTF-8"), "{summary}");
+}
+
+#[test]
+fn dates_and_sizes_that_cannot_be_are_bad_lines() {
+    let place = Place::new("");
+    let good = line("20:10:00", "198.18.0.1", "SharedSess01", 1, 200, "x");
+    let mut lines: Vec<String> = ["0001", "1969", "2261", "2300", "9999"]
+        .iter()
+        .map(|year| good.replace("2026-", &format!("{year}-")))
+        .collect();
+    lines.push(good.replace("\t50000\t", "\t9223372036854775807\t"));
+    lines.push(good);
+    place.write_log("E1.2026-11-20-20.odd.gz", &lines);
+    let summary = place.json(0, &["run", "--output", "json"]);
+    assert_eq!((&summary["rows"]["read"], &summary["rows"]["rejected"]), (&json!(1), &json!(6)));
+    assert_eq!(place.query("SELECT SUM(bytes) AS n FROM activity"), [json!({"n": 50000})]);
+}
+
+#[test]
+fn a_log_that_cannot_be_written_stops_nothing() {
+    let place = Place::new("");
+    place.write_log("E1.2026-11-20-20.good.gz", &shared("SharedSess01", 20, 10, 12));
+    fs::write(place.path("logs/E1.2026-11-20-20.bad.gz"), "hello\n").unwrap();
+    let mut command = place.command(&["run", "--output", "json"]);
+    let full = fs::File::options().write(true).open("/dev/full").unwrap();
+    assert_eq!(command.stderr(full).output().unwrap().status.code(), Some(3));
+    assert_eq!(place.query("SELECT session_id FROM active_revocations").len(), 1);
 }
 
 #[test]

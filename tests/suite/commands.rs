@@ -75,7 +75,7 @@ fn run_speaks_to_people() {
     let output = place.run(&["run"]);
     assert_eq!(output.code, 0, "{output:?}");
     for part in
-        ["35 ingested", "8059 read", "8 revoked", "until", "agree", "8 sessions in 1 rules, 3 of 5000 WCU", "^/(?:"]
+        ["35 ingested", "8059 read", "8 revoked", "until", "agree", "8 sessions in 1 rule, 3 of 5000 WCU", "^/(?:"]
     {
         assert!(output.stdout.contains(part), "{part}: {}", output.stdout);
     }

@@ -157,6 +157,36 @@ fn an_unbound_session_is_observed_unless_the_config_says_otherwise() {
 }
 
 #[test]
+fn a_token_without_expiry_beside_an_expired_one_leaves_the_session_blockable() {
+    let place = Place::new("");
+    // {"ssn":true} and {"ssn":true,"exp":1700000000}
+    let mut lines: Vec<String> = shared("SharedSess01", 20, 10, 12)
+        .iter()
+        .map(|line| line.replace("eyJzc24iOnRydWUsImV4cCI6MTc5NTIxOTIwMH0", "eyJzc24iOnRydWV9"))
+        .collect();
+    lines[0] = lines[0].replace("eyJzc24iOnRydWV9", "eyJzc24iOnRydWUsImV4cCI6MTcwMDAwMDAwMH0");
+    place.write_log("E1.2026-11-20-20.aaaa.gz", &lines);
+    let summary = place.json(0, &["run", "--output", "json"]);
+    assert_eq!((&summary["revoked"], &summary["observed"]), (&json!(1), &json!(0)));
+}
+
+#[test]
+fn a_detector_on_trial_does_not_hide_what_the_others_decide() {
+    let place = Place::new("[detect]\nqueries = \"mine\"\n[detectors.trial]\nmode = \"observe\"");
+    fs::create_dir(place.path("mine")).unwrap();
+    let sql = "-- [detector]\n-- description = \"d\"\n-- family = \"mine\"\n-- strength = \"strong\"\n-- window = \"6h\"\n\
+               -- every = \"1h\"\n-- ttl = \"1h\"\n-- scope = \"session\"\n-- false_positives = \"all\"\n\
+               SELECT session_id, 1.5 AS score FROM activity GROUP BY session_id\n";
+    fs::write(place.path("mine/trial.sql"), sql).unwrap();
+    let lines = shared("SharedSess01", 20, 10, 12);
+    place.write_log("E1.2026-11-20-20.aaaa.gz", &lines[..4]);
+    let first = place.json(0, &["run", "--output", "json"]);
+    assert_eq!((&first["observed"], &first["revoked"]), (&json!(1), &json!(0)));
+    place.write_log("E1.2026-11-20-20.bbbb.gz", &lines[4..]);
+    assert_eq!(place.json(0, &["run", "--output", "json"])["revoked"], 1);
+}
+
+#[test]
 fn overrides_of_a_detector_and_detectors_of_ones_own() {
     let place = Place::new("[detectors.many_ips]\nmax_networks = 20\n[detectors.many_user_agents]\nmode = \"off\"");
     place.write_log("E1.2026-11-20-20.aaaa.gz", &shared("SharedSess01", 20, 10, 12));

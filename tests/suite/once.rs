@@ -196,6 +196,49 @@ fn the_same_bytes_count_once_and_other_bytes_under_a_known_name_are_an_alarm() {
 }
 
 #[test]
+fn a_clock_that_goes_backwards_doubles_no_row() {
+    let place = Place::new("");
+    let path = place.path("logs/E1.2026-11-20-20.aaaa.gz");
+    place.write_log("E1.2026-11-20-20.aaaa.gz", &shared("SharedSess01", 20, 10, 12));
+    // Broken first, then mended in place: the same size and time, so the same version to the folder.
+    let good = fs::read(&path).unwrap();
+    let modified = fs::metadata(&path).unwrap().modified().unwrap();
+    let write = |bytes: &[u8]| {
+        fs::write(&path, bytes).unwrap();
+        fs::File::options().write(true).open(&path).unwrap().set_modified(modified).unwrap();
+    };
+    let mut broken = good.clone();
+    let end = broken.len();
+    broken[end - 8..].fill(0);
+    write(&broken);
+    let first = place.json(3, &["run", "--output", "json", "--now", "2026-11-20T21:30:00Z"]);
+    assert_eq!(first["objects"]["quarantined"], 1);
+    write(&good);
+    for (now, ingested) in [("2026-11-20T21:00:00Z", 1), ("2026-11-20T21:05:00Z", 0), ("2026-11-20T21:40:00Z", 0)] {
+        let again = place.json(0, &["run", "--retry-quarantined", "--output", "json", "--now", now]);
+        assert_eq!(again["objects"]["ingested"], ingested, "{now}");
+    }
+    assert_eq!(place.query("SELECT SUM(requests) AS n FROM activity"), [json!({"n": 48})]);
+}
+
+#[test]
+fn objects_of_the_same_name_in_two_places_are_two_objects_and_overlapping_places_one() {
+    let place = Place::new("[[logs]]\nlocation = \"more\"\n[[logs]]\nlocation = \"./more\"");
+    let lines = shared("SharedSess01", 20, 10, 1);
+    place.write_log("x.gz", &lines[..2]);
+    fs::create_dir(place.path("more")).unwrap();
+    write_gzip(&place.path("more/x.gz"), &log_text(&lines[1..3]));
+    let summary = place.json(0, &["run", "--output", "json", "--now", "2026-11-20T20:30:00Z"]);
+    assert_eq!(summary["objects"]["listed"], 2);
+    // The segment that both hold counts once for each.
+    assert_eq!(place.query("SELECT SUM(segments) AS n FROM activity"), [json!({"n": 4})]);
+    assert_eq!(
+        place.query("SELECT COUNT(*) AS n, COUNT(DISTINCT object) AS o FROM requests"),
+        [json!({"n": 4, "o": 2})]
+    );
+}
+
+#[test]
 fn late_rows_count_in_their_minute_and_reopen_just_their_windows() {
     let place = Place::new("");
     let mut lines = shared("SharedSess01", 20, 10, 12);
