@@ -353,7 +353,7 @@ pub fn propose(
 /// of the sessions in the evaluated windows, those of the last hour included.
 pub fn guard_trips(new_blocks: usize, blocks_of_last_hour: u64, sessions: u64, guard: &Guard) -> bool {
     let limit = (guard.max_new_revocations as f64).max(guard.max_share * sessions as f64);
-    new_blocks as f64 + blocks_of_last_hour as f64 > limit
+    new_blocks > 0 && new_blocks as f64 + blocks_of_last_hour as f64 > limit
 }
 
 /// Numbers events in the order in which they are made.
@@ -638,6 +638,7 @@ mod tests {
         assert!(!guard_trips(50, 0, 100, &guard));
         assert!(guard_trips(51, 0, 100, &guard));
         assert!(guard_trips(1, 50, 100, &guard));
+        assert!(!guard_trips(0, 80, 100, &guard), "nothing new, nothing to hold");
         assert!(!guard_trips(100, 100, 10_000, &guard));
         assert!(guard_trips(101, 100, 10_000, &guard));
     }

@@ -46,3 +46,27 @@ fn resident_bytes() -> usize {
     let page_bytes = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
     pages * usize::try_from(page_bytes).unwrap_or(4_096)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_query_that_takes_too_much_is_stopped_and_a_modest_one_is_not() {
+        let greedy = watched(100 << 20, async {
+            let mut taken = Vec::new();
+            for _ in 0..200 {
+                taken.push(vec![1u8; 10 << 20]);
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            taken.len()
+        });
+        let error = greedy.await.unwrap_err();
+        assert!(error.to_string().contains("more than 104 MB"), "{error}");
+        let modest = watched(100 << 20, async {
+            tokio::time::sleep(3 * INTERVAL).await;
+            7
+        });
+        assert_eq!(modest.await.unwrap(), 7);
+    }
+}

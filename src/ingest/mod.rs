@@ -66,8 +66,8 @@ pub enum IngestError {
     Store(#[from] StoreError),
     #[error("batch {batch}, which an earlier run began, cannot be finished now: {reason}")]
     Unfinished { batch: i64, reason: String },
-    #[error(transparent)]
-    Other(#[from] anyhow::Error),
+    #[error("rows cannot be written: {0}")]
+    Rows(String),
 }
 
 /// What to read and where to put it.
@@ -122,7 +122,9 @@ impl Ingestion<'_> {
                 denied.push((object, reason));
                 continue;
             }
-            readable.insert(object.source.location().to_owned());
+            if matches!(outcome, Ok(_) | Err(ObjectError::Broken(_))) {
+                readable.insert(object.source.location().to_owned());
+            }
             self.take(&object, outcome, &mut ledger, &mut open, &mut done);
             if open.staged_bytes >= PART_BYTES {
                 open.roll(&rollup).await?;
@@ -233,9 +235,7 @@ impl Ingestion<'_> {
         ledger.add(location, &object.meta, &report, verdict.status);
         open.rows.push(LedgerRow::new(location, &object.meta, &report, verdict, self.now));
         if let (true, Ok((_, staged, rolled))) = (ingested, outcome) {
-            open.staged_bytes += staged.iter().map(RecordBatch::get_array_memory_size).sum::<usize>();
-            open.staged.extend(staged);
-            open.rolled.extend(rolled);
+            open.add(staged, rolled);
         }
     }
 
@@ -245,13 +245,13 @@ impl Ingestion<'_> {
         for row in &mut open.rows {
             row.batch = batch;
         }
-        let ledger = rows::encode(Table::Objects.schema().stored(), &open.rows).map_err(anyhow::Error::msg)?;
+        let ledger = rows::encode(Table::Objects.schema().stored(), &open.rows).map_err(IngestError::Rows)?;
         self.store.append(Table::Objects, vec![ledger], &[Transaction::new("ingest", batch)]).await?;
         self.commit_rolled(batch, open.rolled).await
     }
 
     async fn commit_rolled(&self, batch: i64, rolled: Rolled) -> Result<(), IngestError> {
-        for (table, rows) in rolled.with_batch(batch).map_err(anyhow::Error::msg)? {
+        for (table, rows) in rolled.with_batch(batch).map_err(IngestError::Rows)? {
             let has = self.store.transaction(table, "ingest").await?.is_some_and(|version| version >= batch);
             // `activity` closes the batch, with rows or without.
             if !has && (!rows.is_empty() || table == Table::Activity) {
@@ -277,9 +277,7 @@ impl Ingestion<'_> {
             };
             match outcome {
                 Ok((_, staged, rolled)) => {
-                    open.staged_bytes += staged.iter().map(RecordBatch::get_array_memory_size).sum::<usize>();
-                    open.staged.extend(staged);
-                    open.rolled.extend(rolled);
+                    open.add(staged, rolled);
                     if open.staged_bytes >= PART_BYTES {
                         open.roll(rollup).await?;
                     }
@@ -305,7 +303,7 @@ impl Ingestion<'_> {
             }
         }
         if !lost.is_empty() {
-            let rows = rows::encode(Table::Objects.schema().stored(), &lost).map_err(anyhow::Error::msg)?;
+            let rows = rows::encode(Table::Objects.schema().stored(), &lost).map_err(IngestError::Rows)?;
             self.store.append(Table::Objects, vec![rows], &[]).await?;
         }
         open.roll(rollup).await?;
@@ -323,6 +321,14 @@ struct Batch {
 }
 
 impl Batch {
+    /// Takes the rows of an object that counts.
+    fn add(&mut self, staged: Vec<RecordBatch>, rolled: Rolled) {
+        self.staged_bytes += staged.iter().map(RecordBatch::get_array_memory_size).sum::<usize>();
+        self.staged.extend(staged);
+        self.rolled.extend(rolled);
+    }
+
+    /// Rolls up what is staged.
     async fn roll(&mut self, rollup: &Rollup<'_>) -> Result<(), IngestError> {
         if !self.staged.is_empty() {
             self.rolled.extend(rollup.roll(std::mem::take(&mut self.staged)).await?);

@@ -156,7 +156,14 @@ impl Warden {
         failures.extend(detection.failures.iter().cloned());
 
         let recording = Instant::now();
-        let recorded = revoke::record(self, store, &detection, now, &run_id, options.release_held).await?;
+        let recorded = match revoke::record(self, store, &detection, now, &run_id, options.release_held).await {
+            Ok(recorded) => recorded,
+            Err(error) if error.is_of_the_state() => return Err(error.into()),
+            Err(error) => {
+                failures.push(format!("deciding failed: {error}"));
+                revoke::Recorded::default()
+            }
+        };
         summary.seconds.record = recording.elapsed().as_secs_f64();
         summary.take_events(&recorded.events);
         summary.alarms.extend(recorded.alarms);

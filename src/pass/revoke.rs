@@ -15,7 +15,7 @@ use crate::detect::{Detection, Finding, evaluations};
 use crate::engine::{EngineError, Sql, fetch, prepare, query_error, sql, timestamp};
 use crate::rows;
 use crate::schema::Table;
-use crate::store::{Store, Transaction};
+use crate::store::{Store, StoreError, Transaction};
 
 const CANDIDATES: Sql = sql!("engine/candidates.sql");
 const FINDINGS_OF: Sql = sql!("engine/findings_of.sql");
@@ -26,9 +26,28 @@ const HELD: Sql = sql!("engine/held.sql");
 const HISTORY_STATE: Sql = sql!("engine/history_state.sql");
 
 /// What was recorded.
+#[derive(Default)]
 pub struct Recorded {
     pub events: Vec<Event>,
     pub alarms: Vec<String>,
+}
+
+/// Why nothing was recorded.
+#[derive(Debug, thiserror::Error)]
+pub enum RecordError {
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("events cannot be written: {0}")]
+    Rows(String),
+}
+
+impl RecordError {
+    /// The state itself cannot be used.
+    pub fn is_of_the_state(&self) -> bool {
+        matches!(self, RecordError::Store(_) | RecordError::Engine(EngineError::Store(_)))
+    }
 }
 
 /// What the tables hold of the sessions that are to be decided on.
@@ -47,7 +66,7 @@ pub async fn record(
     now: DateTime<Utc>,
     run_id: &str,
     release_held: bool,
-) -> anyhow::Result<Recorded> {
+) -> Result<Recorded, RecordError> {
     #[derive(Deserialize)]
     struct HistoryState {
         sequence: i64,
@@ -123,7 +142,7 @@ pub async fn record(
     if !events.is_empty() || decided < evaluated {
         let batch = match events.is_empty() {
             true => vec![],
-            false => vec![rows::encode(Table::Revocations.schema().stored(), &events).map_err(anyhow::Error::msg)?],
+            false => vec![rows::encode(Table::Revocations.schema().stored(), &events).map_err(RecordError::Rows)?],
         };
         store.append(Table::Revocations, batch, &[Transaction::new("decide", evaluated)]).await?;
     }

@@ -215,6 +215,23 @@ fn overrides_of_a_detector_and_detectors_of_ones_own() {
 }
 
 #[test]
+fn a_finding_that_a_later_evaluation_no_longer_makes_is_withdrawn() {
+    let place = Place::new("[detect]\nqueries = \"mine\"");
+    fs::create_dir(place.path("mine")).unwrap();
+    let sql = "-- [detector]\n-- description = \"Alone in the window\"\n-- family = \"mine\"\n-- strength = \"weak\"\n\
+               -- window = \"10m\"\n-- every = \"10m\"\n-- ttl = \"1h\"\n-- scope = \"all\"\n-- false_positives = \"all\"\n\
+               SELECT MIN(session_id) AS session_id, 1.0 AS score FROM activity HAVING COUNT(DISTINCT session_id) = 1\n";
+    fs::write(place.path("mine/alone.sql"), sql).unwrap();
+    let found = || place.query("SELECT session_id FROM findings WHERE detector = 'alone'");
+    place.write_log("E1.2026-11-20-20.aaaa.gz", &shared("SharedSess01", 20, 11, 1));
+    place.json(0, &["run", "--output", "json"]);
+    assert_eq!(found(), [json!({"session_id": "SharedSess01"})]);
+    place.write_log("E1.2026-11-20-20.bbbb.gz", &shared("SharedSess02", 20, 11, 1));
+    place.json(0, &["run", "--output", "json"]);
+    assert_eq!(found(), Vec::<Value>::new());
+}
+
+#[test]
 fn a_detector_that_fails_is_named_and_its_windows_are_made_up_for() {
     let place = Place::new("");
     fs::create_dir(place.path("mine")).unwrap();
