@@ -278,3 +278,38 @@ where
     let held = held?;
     Ok(report.map(|report| (report, held)))
 }
+
+#[cfg(test)]
+mod tests {
+    use datafusion::physical_plan::ExecutionPlanProperties;
+    use datafusion::prelude::SessionContext;
+
+    use super::*;
+    use crate::geo::Geo;
+    use crate::source::FolderSource;
+
+    /// What a query does not need is not built: the scan itself has only the wanted columns.
+    #[tokio::test]
+    async fn the_projection_reaches_the_reader() {
+        let folder = tempfile::tempdir().unwrap();
+        let text = "#Fields: date time c-ip cs-uri-stem sc-status\n2026-11-20\t19:00:01\t198.18.0.1\t/a.ts\t200\n";
+        std::fs::write(folder.path().join("a.log"), text).unwrap();
+        let context = ReadContext { sessions: [].into(), geo: Arc::new(Geo::default()), refused_status: [403].into() };
+        let place = Place { source: Arc::new(FolderSource::new(folder.path().to_owned())), since: None };
+        let session = SessionContext::new();
+        session.register_table("requests", Arc::new(RequestsTable::new(vec![place], context))).unwrap();
+
+        let frame = session.sql("SELECT MAX(time) AS time FROM requests WHERE status = 200").await.unwrap();
+        let mut plan = frame.clone().create_physical_plan().await.unwrap();
+        while let Some(child) = plan.clone().children().first() {
+            plan = Arc::clone(child);
+        }
+        let names: Vec<String> = plan.schema().fields().iter().map(|field| field.name().clone()).collect();
+        assert_eq!(names, ["time", "status"]);
+        assert_eq!(plan.output_partitioning().partition_count(), 1, "no more partitions than objects");
+        assert_eq!(frame.collect().await.unwrap()[0].num_rows(), 1);
+
+        let count = session.sql("SELECT COUNT(*) FROM requests").await.unwrap().collect().await.unwrap();
+        assert_eq!(crate::rows::to_json(&count).unwrap()[0].values().next().unwrap(), 1);
+    }
+}

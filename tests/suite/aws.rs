@@ -315,6 +315,26 @@ async fn mode_count_counts_and_mode_observe_touches_nothing() {
 }
 
 #[tokio::test]
+async fn a_listing_of_several_pages_is_read_to_its_end_and_old_objects_are_not_fetched() {
+    let server = AwsServer::start();
+    let s3 = s3(&server);
+    s3.create_bucket().bucket("logs").send().await.unwrap();
+    for n in 0..1_001 {
+        let key = format!("E1.2025-01-01-00.{n:04}.gz");
+        s3.put_object().bucket("logs").key(key).body(ByteStream::from_static(b"old")).send().await.unwrap();
+    }
+    let place = Place::with_logs("s3://logs", "").with_env(server.env());
+    std::fs::create_dir(place.path("logs")).unwrap();
+    place.write_log("new.gz", &shared("SharedSess01", 20, 10, 12));
+    let body = ByteStream::from_path(place.path("logs/new.gz")).await.unwrap();
+    s3.put_object().bucket("logs").key("E1.2026-11-20-20.aaaa.gz").body(body).send().await.unwrap();
+    server.forget_calls();
+    let summary = place.json(0, &["run", "--output", "json"]);
+    assert_eq!((&summary["objects"]["ingested"], &summary["revoked"]), (&1.into(), &1.into()));
+    assert_eq!(operations(&server, "s3"), ["ListObjectsV2", "ListObjectsV2", "GetObject"]);
+}
+
+#[tokio::test]
 async fn lowering_a_mode_lifts_what_was_blocked_by_it() {
     let server = AwsServer::start();
     let waf = waf(&server);
