@@ -7,77 +7,14 @@
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::config::{Guard, Mode};
 use crate::detect::Finding;
 use crate::detect::file::{Detector, Strength};
 use crate::detect::window::Window;
+use crate::history::Standing;
 use crate::time::Span;
-
-/// A row of `revocations`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Event {
-    pub time: DateTime<Utc>,
-    pub sequence: i64,
-    pub event: EventKind,
-    pub session_id: String,
-    pub detector: Option<String>,
-    pub score: Option<f64>,
-    pub strength: Option<Strength>,
-    pub evidence: Option<String>,
-    pub reason: Option<String>,
-    pub origin: Origin,
-    pub actor: String,
-    pub mode: Mode,
-    pub window_start: Option<DateTime<Utc>>,
-    pub window_end: Option<DateTime<Utc>>,
-    pub expires_at: Option<DateTime<Utc>>,
-    pub run_id: String,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum EventKind {
-    /// Blocked from here until `expires_at`.
-    Revoked,
-    /// Blocked for longer.
-    Extended,
-    /// The block ended by time.
-    Expired,
-    /// The block was ended by a person.
-    Restored,
-    /// Would have been blocked, but for the guard.
-    Held,
-    /// A person let a held one through: blocked from here.
-    Released,
-    /// Would have been blocked, but for the mode, the age or the kind of session.
-    Observed,
-}
-
-impl EventKind {
-    pub fn name(self) -> &'static str {
-        match self {
-            EventKind::Revoked => "revoked",
-            EventKind::Extended => "extended",
-            EventKind::Expired => "expired",
-            EventKind::Restored => "restored",
-            EventKind::Held => "held",
-            EventKind::Released => "released",
-            EventKind::Observed => "observed",
-        }
-    }
-}
-
-/// Where a block comes from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Origin {
-    Auto,
-    Manual,
-    Dynamodb,
-}
 
 /// The rules of a decision, from the config.
 pub struct Policy<'a> {
@@ -127,69 +64,6 @@ pub struct Facts {
     pub last_seen: DateTime<Utc>,
     /// The latest expiry of its tokens; none where one cannot be read.
     pub token_expires: Option<DateTime<Utc>>,
-}
-
-/// Where a session stands by its history.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Standing {
-    pub active: Option<Active>,
-    /// Blocks that ended by time: each makes the next one longer.
-    pub ended_blocks: u32,
-    /// The end of the latest window that was decided on, by the mode of the decision. What was only observed
-    /// does not stand in the way of a block.
-    pub decided_until: BTreeMap<Mode, DateTime<Utc>>,
-    /// Until when an `observed` event stands for the block that it was not.
-    pub observed_until: Option<DateTime<Utc>>,
-    /// It was held, and nothing came of it since.
-    pub held: bool,
-}
-
-#[derive(Clone, Debug, PartialEq)]
-pub struct Active {
-    pub mode: Mode,
-    pub expires_at: DateTime<Utc>,
-}
-
-impl Standing {
-    /// Folds a session's events, which are in the order of their sequence.
-    pub fn of<'a>(events: impl IntoIterator<Item = &'a Event>) -> Standing {
-        let mut standing = Standing::default();
-        for event in events {
-            standing.apply(event);
-        }
-        standing
-    }
-
-    fn apply(&mut self, event: &Event) {
-        if let Some(end) = event.window_end {
-            let decided = self.decided_until.entry(event.mode).or_insert(end);
-            *decided = end.max(*decided);
-        }
-        match event.event {
-            EventKind::Revoked | EventKind::Extended | EventKind::Released => {
-                self.active = event.expires_at.map(|expires_at| Active { mode: event.mode, expires_at });
-                self.held = false;
-            }
-            EventKind::Expired => {
-                self.active = None;
-                self.ended_blocks += u32::from(event.mode == Mode::Enforce);
-            }
-            EventKind::Restored => {
-                self.active = None;
-                self.held = false;
-            }
-            EventKind::Held => self.held = true,
-            EventKind::Observed => {
-                self.observed_until = self.observed_until.max(event.expires_at);
-                self.held = false;
-            }
-        }
-    }
-
-    /// Whether a verdict in this window, of this mode, was not acted on before.
-    fn is_new(&self, mode: Mode, window: Window) -> bool {
-        self.held || self.decided_until.range(mode..).all(|(_, decided)| window.end > *decided)
-    }
 }
 
 /// What the findings of a session come to.
@@ -356,64 +230,10 @@ pub fn guard_trips(new_blocks: usize, blocks_of_last_hour: u64, sessions: u64, g
     new_blocks > 0 && new_blocks as f64 + blocks_of_last_hour as f64 > limit
 }
 
-/// Numbers events in the order in which they are made.
-pub struct Recorder<'a> {
-    pub now: DateTime<Utc>,
-    pub next_sequence: i64,
-    pub run_id: &'a str,
-    pub actor: &'a str,
-    pub events: Vec<Event>,
-}
-
-impl Recorder<'_> {
-    /// An event about a verdict.
-    pub fn record(&mut self, kind: EventKind, draft: Draft) {
-        let verdict = draft.verdict;
-        let event = Event {
-            time: self.now,
-            sequence: self.next_sequence,
-            event: kind,
-            session_id: draft.session_id,
-            detector: Some(verdict.detectors.join(",")),
-            score: Some(verdict.score),
-            strength: Some(verdict.strength),
-            evidence: Some(verdict.evidence),
-            reason: Some(draft.reason),
-            origin: Origin::Auto,
-            actor: self.actor.to_owned(),
-            mode: verdict.mode,
-            window_start: Some(verdict.window.start),
-            window_end: Some(verdict.window.end),
-            expires_at: draft.expires_at,
-            run_id: self.run_id.to_owned(),
-        };
-        self.push(event);
-    }
-
-    /// The end of a block by time. `block` is the event that the block stands on.
-    pub fn expire(&mut self, block: &Event) {
-        let event = Event {
-            time: self.now,
-            sequence: self.next_sequence,
-            event: EventKind::Expired,
-            reason: Some("its time was over".to_owned()),
-            actor: self.actor.to_owned(),
-            run_id: self.run_id.to_owned(),
-            evidence: None,
-            ..block.clone()
-        };
-        self.push(event);
-    }
-
-    fn push(&mut self, event: Event) {
-        self.next_sequence += 1;
-        self.events.push(event);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::history::{Event, EventKind, Recorder};
 
     fn at(minute: i64) -> DateTime<Utc> {
         "2026-11-20T18:00:00Z".parse::<DateTime<Utc>>().unwrap() + TimeDelta::minutes(minute)

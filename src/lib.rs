@@ -5,7 +5,7 @@
 //!  source, logs, session, geo     log objects to rows of `requests`
 //!  ingest    queries/rollup*.sql  requests to `activity` and its companions, in batches
 //!  detect    queries/detectors    activity to `findings`, one sliding window at a time
-//!  decide                         findings to events of `revocations`
+//!  decide, history                findings to events of `revocations`
 //!  waf                            active revocations to rules of the WAF rule group
 //! ```
 //!
@@ -23,6 +23,7 @@ pub mod decide;
 pub mod detect;
 pub mod engine;
 pub mod geo;
+pub mod history;
 pub mod ingest;
 pub mod logs;
 pub mod pass;

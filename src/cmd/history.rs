@@ -4,8 +4,8 @@ use datafusion::common::ScalarValue;
 
 use super::{print, print_json};
 use crate::cli::{Common, Exit, Output};
-use crate::decide::Event;
 use crate::engine::{Engine, Sql, fetch, sql, timestamp};
+use crate::history::Event;
 use crate::store::DeltaStore;
 use crate::text::table;
 use crate::time::{Span, rfc3339};

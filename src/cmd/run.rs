@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use super::{plan_text, print, print_json};
 use crate::cli::{Common, Exit, Output};
-use crate::decide::{Event, EventKind};
+use crate::history::{Event, EventKind};
 use crate::pass::{Options, Outcome, WafState, Warden};
 use crate::text::table;
 use crate::time::rfc3339;

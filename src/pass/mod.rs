@@ -10,11 +10,12 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 
 use crate::config::Config;
-use crate::decide::{Event, Policy};
+use crate::decide::Policy;
 use crate::detect::file::Detector;
 use crate::detect::{Detection, catalog, detect};
 use crate::engine::Engine;
 use crate::geo::Geo;
+use crate::history::Event;
 use crate::ingest::Ingestion;
 use crate::logs::ReadContext;
 use crate::progress::Stage;

@@ -10,9 +10,10 @@ use datafusion::prelude::SessionContext;
 use serde::Deserialize;
 
 use super::Warden;
-use crate::decide::{Draft, Event, EventKind, Facts, Policy, Proposal, Recorder, Standing, guard_trips, propose};
+use crate::decide::{Draft, Facts, Policy, Proposal, guard_trips, propose};
 use crate::detect::{Detection, Finding, evaluations};
 use crate::engine::{EngineError, Sql, fetch, prepare, query_error, sql, timestamp};
+use crate::history::{Event, EventKind, Recorder, Standing};
 use crate::rows;
 use crate::schema::Table;
 use crate::store::{Store, StoreError, Transaction};

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use crate::decide::{Event, EventKind};
 use crate::detect::DetectorStats;
+use crate::history::{Event, EventKind};
 use crate::ingest::Ingested;
 use crate::waf::plan::Plan;
 

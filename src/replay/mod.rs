@@ -10,10 +10,11 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::config::{Guard, Mode};
-use crate::decide::{Policy, Proposal, Standing, guard_trips, propose};
+use crate::decide::{Policy, Proposal, guard_trips, propose};
 use crate::detect::file::Strength;
 use crate::detect::{Detection, Finding, detect};
 use crate::engine::{Sql, fetch, sql};
+use crate::history::Standing;
 use crate::ingest::{Ingested, Ingestion};
 use crate::pass::Warden;
 use crate::pass::revoke::{Case, cases, register_candidates};

@@ -9,8 +9,9 @@ use super::pack::{Target, is_ours};
 use super::plan::{Desired, Plan, is_in_force, plan, rules_for_group};
 use super::{MAX_CAPACITY, RuleGroup, Snapshot, WafError};
 use crate::config::Mode;
-use crate::decide::{Origin, Policy};
+use crate::decide::Policy;
 use crate::engine::{EngineError, Sql, fetch, sql};
+use crate::history::Origin;
 
 const TARGETS: Sql = sql!("engine/waf_targets.sql");
 
