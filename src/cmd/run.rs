@@ -81,7 +81,7 @@ fn text(outcome: &Outcome, now: &str, dry_run: bool) -> String {
     text += &events_text("Held by the guard, not blocked", &outcome.events, &[EventKind::Held]);
     text += &events_text("Observed, not blocked", &outcome.events, &[EventKind::Observed]);
     let title = match outcome.waf {
-        WafState::NoGroup => "WAF plan, sent nowhere as the config has no [waf]",
+        WafState::NoGroup => "WAF plan, sent nowhere as the config names no rule group",
         WafState::Planned => "WAF plan, not sent",
         WafState::Updated => "WAF rule group, updated",
         WafState::Unchanged => "WAF rule group, unchanged",

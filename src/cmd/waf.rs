@@ -9,7 +9,7 @@ use crate::decide::Policy;
 use crate::pass::Warden;
 use crate::store::{DeltaStore, StateLock};
 use crate::waf::pack::is_ours;
-use crate::waf::plan::{Plan, is_in_force, rules_for_group};
+use crate::waf::plan::{Plan, is_in_force, plan, rules_for_group};
 use crate::waf::sync::{desired, plan_for, sync};
 use crate::waf::{AwsRuleGroup, RuleGroup};
 
@@ -38,7 +38,7 @@ pub async fn run(common: &Common, args: Args) -> anyhow::Result<Exit> {
     let warden = Warden::new(config).await?;
     let group = warden.rule_group().await;
     let policy = Policy::new(&warden.config.guard, &warden.detectors);
-    let needed = || UsageError("the config has no [waf]: name and id of the rule group".to_owned());
+    let needed = || UsageError("the config names no rule group: [waf] name and id".to_owned());
     match args.action {
         Action::Show => show(&group.ok_or_else(needed)?, args.output).await,
         Action::Sync => {
@@ -56,14 +56,14 @@ pub async fn run(common: &Common, args: Args) -> anyhow::Result<Exit> {
             let desired = desired(&session, &policy).await?;
             match &group {
                 None => report(
-                    &plan_for(&desired, None).await?,
-                    "Plan, for a group of the greatest capacity",
+                    &plan(&desired, warden.assumed_capacity(), 0),
+                    "Plan, sent nowhere as the config names no rule group",
                     false,
                     args.output,
                 ),
                 Some(group) => {
                     let snapshot = group.read().await?;
-                    let plan = plan_for(&desired, Some((group, &snapshot))).await?;
+                    let plan = plan_for(&desired, group, &snapshot).await?;
                     let in_force = is_in_force(&rules_for_group(&plan, &snapshot.rules), &snapshot.rules);
                     let title = if in_force {
                         "in force already"

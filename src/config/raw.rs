@@ -12,6 +12,7 @@ use crate::schema::Table;
 use crate::session::{Scheme, SchemeConfig};
 use crate::source::Location;
 use crate::time::Span;
+use crate::waf::MAX_CAPACITY;
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -169,11 +170,13 @@ impl Default for Guard {
 }
 
 /// The rule group that is kept in step; scope CLOUDFRONT.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
 pub struct Waf {
-    pub name: String,
-    pub id: String,
+    pub name: Option<String>,
+    pub id: Option<String>,
+    /// WCUs to plan for where no group can be asked.
+    pub capacity: Option<u64>,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -371,20 +374,41 @@ impl Guard {
 }
 
 impl Waf {
+    /// The group to keep in step, if one is named: its name and id.
+    pub fn group(&self) -> Option<(&str, &str)> {
+        self.name.as_deref().zip(self.id.as_deref())
+    }
+
     /// The forms that the WAF API takes (`EntityName`, `EntityId`).
     fn check(&self) -> Result<(), (&'static str, String)> {
         let word = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
-        if self.name.is_empty() || self.name.len() > 128 || !self.name.chars().all(word) {
-            return Err(("name", format!("{:?} is not a rule group's name (1 to 128 of A-Z a-z 0-9 _ -)", self.name)));
+        match (&self.name, &self.id) {
+            (Some(_), None) => return Err(("id", "the group's id is needed beside its name".into())),
+            (None, Some(_)) => return Err(("name", "the group's name is needed beside its id".into())),
+            (None, None) if self.capacity.is_none() => {
+                return Err(("name", "name and id of the rule group are needed".into()));
+            }
+            _ => {}
         }
-        if uuid::Uuid::parse_str(&self.id).is_err() {
+        if let Some(name) = &self.name
+            && (name.is_empty() || name.len() > 128 || !name.chars().all(word))
+        {
+            return Err(("name", format!("{name:?} is not a rule group's name (1 to 128 of A-Z a-z 0-9 _ -)")));
+        }
+        if let Some(id) = &self.id
+            && uuid::Uuid::parse_str(id).is_err()
+        {
             return Err((
                 "id",
                 format!(
-                    "{:?} is not a rule group's id (a UUID: `aws wafv2 list-rule-groups --scope CLOUDFRONT --region us-east-1` shows it)",
-                    self.id
+                    "{id:?} is not a rule group's id (a UUID: `aws wafv2 list-rule-groups --scope CLOUDFRONT --region us-east-1` shows it)"
                 ),
             ));
+        }
+        if let Some(capacity) = self.capacity
+            && !(1..=MAX_CAPACITY).contains(&capacity)
+        {
+            return Err(("capacity", format!("{capacity} is not a rule group's capacity (1 to {MAX_CAPACITY})")));
         }
         Ok(())
     }

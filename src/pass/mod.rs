@@ -23,8 +23,8 @@ use crate::requests;
 use crate::rows;
 use crate::schema::Table;
 use crate::store::{DeltaStore, MemoryStore, StateLock, Store, StoreError};
-use crate::waf::plan::Plan;
-use crate::waf::{AwsRuleGroup, RuleGroup, sync};
+use crate::waf::plan::{Plan, plan};
+use crate::waf::{AwsRuleGroup, MAX_CAPACITY, RuleGroup, sync};
 use summary::Summary;
 
 /// Everything that is made once from a config, and used by every pass.
@@ -91,8 +91,13 @@ impl Warden {
 
     /// The rule group of the config.
     pub async fn rule_group(&self) -> Option<AwsRuleGroup> {
-        let waf = self.config.waf.as_ref()?;
-        Some(AwsRuleGroup::new(crate::aws::waf_client().await, waf.name.clone(), waf.id.clone()))
+        let (name, id) = self.config.waf.as_ref()?.group()?;
+        Some(AwsRuleGroup::new(crate::aws::waf_client().await, name.to_owned(), id.to_owned()))
+    }
+
+    /// WCUs to plan for where no group can be asked.
+    pub fn assumed_capacity(&self) -> u64 {
+        self.config.waf.as_ref().and_then(|waf| waf.capacity).unwrap_or(MAX_CAPACITY)
     }
 
     /// Runs once, under the lock of the state.
@@ -174,10 +179,10 @@ impl Warden {
         let policy = Policy::new(&self.config.guard, &self.detectors);
         let desired = sync::desired(&session, &policy).await?;
         let (plan, waf) = match self.rule_group().await {
-            None => (sync::plan_for(&desired, None).await?, WafState::NoGroup),
+            None => (plan(&desired, self.assumed_capacity(), 0), WafState::NoGroup),
             Some(group) if options.dry_run => {
                 let snapshot = group.read().await?;
-                (sync::plan_for(&desired, Some((&group, &snapshot))).await?, WafState::Planned)
+                (sync::plan_for(&desired, &group, &snapshot).await?, WafState::Planned)
             }
             Some(group) => match sync::sync(&desired, &group).await {
                 Ok(synced) => (synced.plan, if synced.changed { WafState::Updated } else { WafState::Unchanged }),

@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use super::pack::{Target, is_ours};
 use super::plan::{Desired, Plan, is_in_force, plan, rules_for_group};
-use super::{MAX_CAPACITY, RuleGroup, Snapshot, WafError};
+use super::{RuleGroup, Snapshot, WafError};
 use crate::config::Mode;
 use crate::decide::Policy;
 use crate::engine::{EngineError, Sql, fetch, sql};
@@ -64,11 +64,8 @@ pub async fn desired(session: &SessionContext, policy: &Policy<'_>) -> Result<De
     Ok(desired)
 }
 
-/// The plan for a group as it is; without a group for one of the greatest capacity.
-pub async fn plan_for(desired: &Desired, group: Option<(&dyn RuleGroup, &Snapshot)>) -> Result<Plan, WafError> {
-    let Some((group, snapshot)) = group else {
-        return Ok(plan(desired, MAX_CAPACITY, 0));
-    };
+/// The plan for a group as it is.
+pub async fn plan_for(desired: &Desired, group: &dyn RuleGroup, snapshot: &Snapshot) -> Result<Plan, WafError> {
     let foreign: Vec<_> = snapshot.rules.iter().filter(|rule| !is_ours(rule)).cloned().collect();
     // Only WAF knows what rules of others cost.
     let foreign_wcu = if foreign.is_empty() { 0 } else { group.cost(foreign).await? };
@@ -98,7 +95,7 @@ pub async fn sync(desired: &Desired, group: &dyn RuleGroup) -> Result<Synced, Wa
 
 async fn try_sync(desired: &Desired, group: &dyn RuleGroup) -> Result<Synced, WafError> {
     let snapshot = group.read().await?;
-    let plan = plan_for(desired, Some((group, &snapshot))).await?;
+    let plan = plan_for(desired, group, &snapshot).await?;
     let wanted = rules_for_group(&plan, &snapshot.rules);
     if is_in_force(&wanted, &snapshot.rules) {
         return Ok(Synced { plan, changed: false });

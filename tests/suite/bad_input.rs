@@ -24,7 +24,7 @@ fn wrong_usage_and_config() {
     fails(&place, &["run", "--now", "yesterday"], 2, &["RFC 3339"]);
     fails(&place, &["run", "--config", "elsewhere.toml"], 2, &["elsewhere.toml", "--config"]);
     fails(&place, &["replay", "--labels", "none.csv"], 2, &["none.csv"]);
-    fails(&place, &["waf", "show"], 2, &["no [waf]"]);
+    fails(&place, &["waf", "show"], 2, &["names no rule group"]);
     for (more, parts) in [
         ("[guard]\nmax_new_revocation = 3", ["streamwarden.toml:", "did you mean `max_new_revocations`"]),
         ("[detectors.many_ip]\nmax_networks = 3", ["many_ip", "many_ips"]),

@@ -8,7 +8,7 @@ use arrow::array::AsArray;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use serde_json::json;
 
-use crate::support::{Place, shared};
+use crate::support::{Place, fixtures, shared};
 
 #[test]
 fn query_prints_every_format_and_takes_nothing_but_a_select() {
@@ -79,6 +79,20 @@ fn run_speaks_to_people() {
     {
         assert!(output.stdout.contains(part), "{part}: {}", output.stdout);
     }
+    place.configure(fixtures().join("standard").to_str().unwrap(), "[waf]\ncapacity = 1");
+    let output = place.run(&["waf", "plan"]);
+    assert_eq!(output.code, 3, "nothing fits a capacity of 1: {output:?}");
+    assert!(
+        output.stdout.contains("0 sessions in 0 rules, 0 of 1 WCU") && output.stdout.contains("LEFT OUT"),
+        "{output:?}"
+    );
+}
+
+#[test]
+fn run_says_nothing_on_stderr_when_all_is_well() {
+    let place = Place::new("");
+    place.write_log("E1.2026-11-20-20.aaaa.gz", &shared("SharedSess01", 20, 10, 12));
+    let output = place.run(&["run"]);
     assert_eq!(output.stderr, "", "nothing to warn of, and no bar where there is no terminal");
 }
 
