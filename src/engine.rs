@@ -2,9 +2,12 @@
 
 use std::sync::Arc;
 
+use arrow::datatypes::SchemaRef;
+use arrow::record_batch::RecordBatch;
 use chrono::{DateTime, Utc};
 use datafusion::common::{ParamValues, ScalarValue};
 use datafusion::dataframe::DataFrame;
+use datafusion::datasource::MemTable;
 use datafusion::error::DataFusionError;
 use datafusion::execution::SessionStateBuilder;
 use datafusion::execution::context::SQLOptions;
@@ -138,13 +141,42 @@ pub async fn prepare(
     frame.with_param_values(ParamValues::from(parameters)).map_err(|error| query_error(sql, error))
 }
 
+/// Runs a statement of `queries/` and keeps its rows in memory.
+pub async fn collect(
+    session: &SessionContext,
+    sql: Sql,
+    parameters: Vec<(&'static str, ScalarValue)>,
+) -> Result<(SchemaRef, Vec<RecordBatch>), EngineError> {
+    let frame = prepare(session, sql, parameters).await?;
+    let schema = Arc::new(frame.schema().as_arrow().clone());
+    let batches = frame.collect().await.map_err(|error| query_error(sql, error))?;
+    Ok((schema, batches))
+}
+
+/// Makes the rows of a statement of `queries/` a table of the session, in place of one that had the name before.
+pub async fn register(
+    session: &SessionContext,
+    name: &str,
+    sql: Sql,
+    parameters: Vec<(&'static str, ScalarValue)>,
+) -> Result<(), EngineError> {
+    let (schema, batches) = collect(session, sql, parameters).await?;
+    let replace = || {
+        let table = MemTable::try_new(schema, vec![batches])?;
+        session.deregister_table(name)?;
+        session.register_table(name, Arc::new(table))
+    };
+    replace().map_err(|error| query_error(sql, error))?;
+    Ok(())
+}
+
 /// Runs a statement of `queries/` and decodes its rows.
 pub async fn fetch<T: serde::de::DeserializeOwned>(
     session: &SessionContext,
     sql: Sql,
     parameters: Vec<(&'static str, ScalarValue)>,
 ) -> Result<Vec<T>, EngineError> {
-    let batches = prepare(session, sql, parameters).await?.collect().await.map_err(|error| query_error(sql, error))?;
+    let (_, batches) = collect(session, sql, parameters).await?;
     crate::rows::decode(&batches).map_err(|message| EngineError::Rows { file: sql.file, message })
 }
 

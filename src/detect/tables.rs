@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use arrow::array::TimestampMicrosecondArray;
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
+use arrow::datatypes::{DataType, Field, Schema, TimeUnit};
 use arrow::record_batch::RecordBatch;
 use chrono::TimeDelta;
 use datafusion::common::ScalarValue;
@@ -15,7 +15,7 @@ use serde::Deserialize;
 use super::file::{Detector, Scope};
 use super::result::text_column;
 use super::window::Window;
-use crate::engine::{EngineError, Sql, fetch, prepare, query_error, sql, timestamp};
+use crate::engine::{EngineError, Sql, collect, fetch, query_error, register, sql, timestamp};
 use crate::schema::Table;
 
 const ACTIVITY_OF_TOUCHED: Sql = sql!("engine/activity_of_touched.sql");
@@ -38,30 +38,6 @@ pub async fn load(
     let all = chunk.iter().any(|(_, indexes)| indexes.iter().any(|&index| detectors[index].scope == Scope::All));
     register(session, "loaded_activity", if all { ACTIVITY_BETWEEN } else { ACTIVITY_OF_TOUCHED }, bounds()).await?;
     register(session, "loaded_refusals", REFUSALS_BETWEEN, bounds()).await
-}
-
-/// Runs a statement and registers its rows as a table, in place of one that had the name before.
-pub async fn register(
-    session: &SessionContext,
-    name: &str,
-    sql: Sql,
-    parameters: Vec<(&'static str, ScalarValue)>,
-) -> Result<(), EngineError> {
-    let table = memory_table(session, sql, parameters).await?;
-    session.deregister_table(name).map_err(|error| query_error(sql, error))?;
-    session.register_table(name, Arc::new(table)).map_err(|error| query_error(sql, error))?;
-    Ok(())
-}
-
-async fn memory_table(
-    session: &SessionContext,
-    sql: Sql,
-    parameters: Vec<(&'static str, ScalarValue)>,
-) -> Result<MemTable, EngineError> {
-    let frame = prepare(session, sql, parameters).await?;
-    let schema: SchemaRef = Arc::new(frame.schema().as_arrow().clone());
-    let batches = frame.collect().await.map_err(|error| query_error(sql, error))?;
-    MemTable::try_new(schema, vec![batches]).map_err(|error| query_error(sql, error))
 }
 
 /// A minute table cut to a window, and the sessions in it.
@@ -97,9 +73,7 @@ impl<'a> WindowTables<'a> {
             }
             Scope::All => WINDOW_OF_ALL,
         };
-        let frame = prepare(self.session, sql, parameters).await?;
-        let schema: SchemaRef = Arc::new(frame.schema().as_arrow().clone());
-        let batches = frame.collect().await.map_err(|error| query_error(sql, error))?;
+        let (schema, batches) = collect(self.session, sql, parameters).await?;
         let mut sessions = HashSet::new();
         for batch in &batches {
             let ids =
@@ -118,7 +92,9 @@ impl<'a> WindowTables<'a> {
         if let Some((table, _)) = self.cut.get(&key) {
             return Ok(table.clone());
         }
-        let table = Arc::new(memory_table(self.session, WINDOW_OF_REFUSALS, self.bounds()).await?);
+        let (schema, batches) = collect(self.session, WINDOW_OF_REFUSALS, self.bounds()).await?;
+        let table = MemTable::try_new(schema, vec![batches]).map_err(|error| query_error(WINDOW_OF_REFUSALS, error))?;
+        let table = Arc::new(table);
         self.cut.insert(key, (table.clone(), Arc::default()));
         Ok(table)
     }

@@ -1,18 +1,16 @@
 //! The step from findings to the history: loads what decisions need, decides, records.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use datafusion::common::ScalarValue;
-use datafusion::datasource::MemTable;
 use datafusion::prelude::SessionContext;
 use serde::Deserialize;
 
 use super::Warden;
 use crate::decide::{Draft, Facts, Policy, Proposal, guard_trips, propose};
 use crate::detect::{Detection, Finding, evaluations};
-use crate::engine::{EngineError, Sql, fetch, prepare, query_error, sql, timestamp};
+use crate::engine::{EngineError, Sql, fetch, register, sql, timestamp};
 use crate::history::{Event, EventKind, Recorder, Standing};
 use crate::rows;
 use crate::schema::Table;
@@ -91,7 +89,7 @@ pub async fn record(
     if decided < evaluated || release_held {
         let parameters =
             vec![("after", ScalarValue::Int64(Some(decided))), ("held", ScalarValue::Boolean(Some(release_held)))];
-        register_candidates(&session, CANDIDATES, parameters).await?;
+        register(&session, "candidates", CANDIDATES, parameters).await?;
         let policy = Policy::new(&warden.config.guard, &warden.detectors);
         let mut first_blocks: Vec<(Draft, bool)> = Vec::new();
         for case in cases(&session, &recorder.events).await? {
@@ -161,21 +159,7 @@ async fn waiting(session: &SessionContext, events: &[Event]) -> Result<usize, En
     Ok(held.iter().filter(|held| !settled.contains(held.session_id.as_str())).count())
 }
 
-/// Names the sessions to decide on: the rows of a statement become the table `candidates`.
-pub async fn register_candidates(
-    session: &SessionContext,
-    sql: Sql,
-    parameters: Vec<(&'static str, ScalarValue)>,
-) -> Result<(), EngineError> {
-    let frame = prepare(session, sql, parameters).await?;
-    let schema = Arc::new(frame.schema().as_arrow().clone());
-    let batches = frame.collect().await.map_err(|error| query_error(sql, error))?;
-    let table = MemTable::try_new(schema, vec![batches]).map_err(|error| query_error(sql, error))?;
-    session.register_table("candidates", Arc::new(table)).map_err(|error| query_error(sql, error))?;
-    Ok(())
-}
-
-/// Loads the candidates, in order of their ids. `pending` are events of this pass that are not stored yet.
+/// Loads the sessions of the table `candidates`, in order of their ids. `pending` are events of this pass that are not stored yet.
 pub async fn cases(session: &SessionContext, pending: &[Event]) -> Result<Vec<Case>, EngineError> {
     #[derive(Deserialize)]
     struct FactsRow {

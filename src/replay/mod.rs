@@ -13,11 +13,11 @@ use crate::config::{Guard, Mode};
 use crate::decide::{Policy, Proposal, guard_trips, propose};
 use crate::detect::file::Strength;
 use crate::detect::{Detection, Finding, detect};
-use crate::engine::{Sql, fetch, sql};
+use crate::engine::{Sql, fetch, register, sql};
 use crate::history::Standing;
 use crate::ingest::{Ingested, Ingestion};
 use crate::pass::Warden;
-use crate::pass::revoke::{Case, cases, register_candidates};
+use crate::pass::revoke::{Case, cases};
 use crate::progress::Stage;
 use crate::requests::Place;
 use crate::source;
@@ -97,7 +97,7 @@ pub async fn replay(
 
     let session = warden.engine.session_over(&store, now).await?;
     let findings: Vec<Finding> = fetch(&session, ALL_FINDINGS, vec![]).await?;
-    register_candidates(&session, ALL_SESSIONS, vec![]).await?;
+    register(&session, "candidates", ALL_SESSIONS, vec![]).await?;
     let cases = cases(&session, &[]).await?;
     let sessions = cases.len() as u64;
     let guard = Guard { mode: Mode::Enforce, ..warden.config.guard.clone() };
