@@ -4,6 +4,7 @@
 SELECT
     session_id,
     scheme,
+    component,
     credential,
     MAX(token_expires) AS token_expires,
     bool_or(token_expires IS NULL) AS unknown_expiry,
@@ -11,4 +12,4 @@ SELECT
     MAX(time) AS last_seen
 FROM requests
 WHERE accepted AND session_id IS NOT NULL AND credential IS NOT NULL
-GROUP BY session_id, scheme, credential
+GROUP BY session_id, scheme, component, credential

@@ -21,7 +21,7 @@ use futures::TryStreamExt;
 use tokio::sync::mpsc;
 
 use crate::config::Logs;
-use crate::logs::{self, ObjectReport, ReadContext, ReadError};
+use crate::logs::{self, LogForm, ObjectReport, ReadContext, ReadError};
 use crate::schema::Table;
 use crate::source::{self, LogSource, ObjectMeta, SourceError};
 
@@ -33,6 +33,7 @@ const BATCHES_AHEAD: usize = 2;
 pub struct LogObject {
     pub source: Arc<dyn LogSource>,
     pub meta: ObjectMeta,
+    pub form: Arc<LogForm>,
 }
 
 impl LogObject {
@@ -82,9 +83,9 @@ pub async fn read(
         SourceError::Gone { reason, .. } => ObjectError::Gone(reason),
         SourceError::List { .. } => ObjectError::Unavailable(error.to_string()),
     })?;
-    let (name, context) = (object.name(), context.clone());
+    let (name, form, context) = (object.name(), object.form.clone(), context.clone());
     let reading = tokio::task::spawn_blocking(move || {
-        logs::read_object(bytes, &name, &context, schema, |batch| match batches.blocking_send(batch) {
+        logs::read_object(bytes, &name, &form, &context, schema, |batch| match batches.blocking_send(batch) {
             Ok(()) => ControlFlow::Continue(()),
             Err(_) => ControlFlow::Break(()),
         })
@@ -111,8 +112,16 @@ fn check_size(result: Result<ObjectReport, ReadError>, listed: u64) -> Result<Ob
 /// A place and how far back it is read.
 pub struct Place {
     pub source: Arc<dyn LogSource>,
+    pub form: Arc<LogForm>,
     /// Objects that can only hold older requests are not read; none: all are.
     pub since: Option<DateTime<Utc>>,
+}
+
+impl Place {
+    /// One of its objects.
+    pub fn object(&self, meta: ObjectMeta) -> LogObject {
+        LogObject { source: self.source.clone(), meta, form: self.form.clone() }
+    }
 }
 
 /// Connects to the places of a config, to be read as far back as each says.
@@ -120,7 +129,8 @@ pub async fn places(logs: &[Logs], now: DateTime<Utc>) -> Vec<Place> {
     let mut places = Vec::new();
     for logs in logs {
         let source = source::connect(&logs.location).await;
-        places.push(Place { source, since: Some(now - logs.lookback.delta()) });
+        let form = Arc::new(logs.form.clone());
+        places.push(Place { source, form, since: Some(now - logs.lookback.delta()) });
     }
     places
 }
@@ -143,12 +153,8 @@ impl RequestsTable {
         let mut names = HashSet::new();
         for place in &self.places {
             let metas: Vec<ObjectMeta> = place.source.list(place.since).try_collect().await?;
-            objects.extend(
-                metas
-                    .into_iter()
-                    .map(|meta| LogObject { source: place.source.clone(), meta })
-                    .filter(|object| names.insert(object.name())),
-            );
+            objects
+                .extend(metas.into_iter().map(|meta| place.object(meta)).filter(|object| names.insert(object.name())));
         }
         Ok(objects)
     }
@@ -295,7 +301,8 @@ mod tests {
         let text = "#Fields: date time c-ip cs-uri-stem sc-status\n2026-11-20\t19:00:01\t198.18.0.1\t/a.ts\t200\n";
         std::fs::write(folder.path().join("a.log"), text).unwrap();
         let context = ReadContext { sessions: [].into(), geo: Arc::new(Geo::default()), refused_status: [403].into() };
-        let place = Place { source: Arc::new(FolderSource::new(folder.path().to_owned())), since: None };
+        let source = Arc::new(FolderSource::new(folder.path().to_owned()));
+        let place = Place { source, form: Arc::default(), since: None };
         let session = SessionContext::new();
         session.register_table("requests", Arc::new(RequestsTable::new(vec![place], context))).unwrap();
 

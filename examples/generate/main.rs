@@ -1,11 +1,13 @@
 //! Generates labelled CloudFront logs of a streaming service, and the GeoIP files for them.
 //!
 //! `cargo run --example generate` writes the fixtures of this project anew, byte by byte the
-//! same; other flags give other traffic, of any size:
+//! same; other flags give other traffic, of any size, or the same in another log format or
+//! under another token scheme:
 //!
 //! ```sh
 //! cargo run --release --example generate -- --out /tmp/big --sessions 20000 --pirates 200 \
 //!     --duration 6h --views 3m..40m --object-rows 20000
+//! cargo run --example generate -- --out /tmp/cookies --format realtime --scheme signed-cookie
 //! ```
 
 mod model;
@@ -18,8 +20,9 @@ use chrono::{DateTime, TimeDelta, Utc};
 use clap::Parser;
 
 use model::addresses::Plan;
+use model::format::Format;
 use model::mmdb;
-use model::standard::DISTRIBUTION;
+use model::objects::is_object;
 use model::token::Scheme;
 use model::traffic::Scenario;
 use model::views::Views;
@@ -27,7 +30,7 @@ use model::views::Views;
 /// Generates labelled CloudFront logs of a streaming service, and the GeoIP files for them.
 #[derive(Debug, Parser)]
 struct Options {
-    /// Folder for standard/, geoip/ and labels.csv.
+    /// Folder for geoip/, labels.csv and a folder of logs, which is named as their format.
     #[arg(long, default_value = "fixtures")]
     out: PathBuf,
     /// Same seed, same bytes.
@@ -54,9 +57,12 @@ struct Options {
     /// Shortest and longest view.
     #[arg(long, default_value = "40s..4m", value_parser = views)]
     views: Views,
-    /// Tokens whose signature does not cover the session id.
-    #[arg(long)]
-    unbound: bool,
+    /// How logs are written.
+    #[arg(long, value_enum, default_value = "standard")]
+    format: Format,
+    /// How tokens look.
+    #[arg(long, value_enum, default_value = "secure-media-delivery")]
+    scheme: Scheme,
     /// About how many rows a log object has.
     #[arg(long, default_value_t = 400)]
     object_rows: usize,
@@ -65,14 +71,14 @@ struct Options {
 fn main() -> Result<()> {
     let options = Options::parse();
     let scenario = scenario(&options)?;
-    let logs = options.out.join("standard");
+    let logs = options.out.join(options.format.name());
     let geoip = options.out.join("geoip");
     for folder in [&logs, &geoip] {
         fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
     }
     remove_objects(&logs)?;
 
-    let written = model::write(&scenario, options.object_rows, logs, &options.out.join("labels.csv"))?;
+    let written = model::write(&scenario, options.format, options.object_rows, logs, &options.out.join("labels.csv"))?;
 
     let plan = Plan::new();
     let built = scenario.start.timestamp().unsigned_abs();
@@ -99,17 +105,18 @@ fn scenario(options: &Options) -> Result<Scenario> {
         grey,
         visits: options.visits.unwrap_or(options.sessions / 2),
         views,
-        scheme: Scheme::SecureMediaDelivery { bound: !options.unbound },
+        scheme: options.scheme,
     })
 }
 
-/// Removes the objects of an earlier run, and nothing else.
+/// Removes the objects of an earlier run, also in the folders below, and nothing else.
 fn remove_objects(folder: &Path) -> Result<()> {
     for entry in fs::read_dir(folder)? {
-        let path = entry?.path();
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        if name.starts_with(DISTRIBUTION) && name.ends_with(".gz") {
-            fs::remove_file(&path)?;
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            remove_objects(&entry.path())?;
+        } else if is_object(&entry.file_name().to_string_lossy()) {
+            fs::remove_file(entry.path())?;
         }
     }
     Ok(())
@@ -163,5 +170,26 @@ mod tests {
         assert_eq!(span("2h15m").unwrap(), TimeDelta::minutes(135));
         assert!(span("15").is_err() && span("h").is_err() && span("3x").is_err());
         assert!(views("4m..40s").is_err());
+    }
+
+    #[test]
+    fn only_objects_are_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let below = folder.path().join("year=2026/month=11");
+        fs::create_dir_all(&below).unwrap();
+        let ours = ["EDFDVBD6EXAMPLE.2026-11-20-18.0e765863.gz", "EDFDVBD6EXAMPLE.2.parquet", "rt-logs-1-2026.gz"];
+        let others = ["EDFDVBD6EXAMPLE.txt", "notes.gz", "labels.csv"];
+        let files = || {
+            [folder.path(), &below].into_iter().flat_map(|folder| {
+                ours.into_iter().chain(others).map(move |name| (folder.join(name), others.contains(&name)))
+            })
+        };
+        for (file, _) in files() {
+            fs::write(file, "").unwrap();
+        }
+        remove_objects(folder.path()).unwrap();
+        for (file, stays) in files() {
+            assert_eq!(file.exists(), stays, "{file:?}");
+        }
     }
 }

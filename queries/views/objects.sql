@@ -8,6 +8,6 @@ WITH ranked AS (
 )
 SELECT
     location, key, etag, digest, size, arrived_at, first_time, last_time, rows, rejected_rows, status, reason,
-    ingested_at, batch
+    ingested_at, batch, format
 FROM ranked
 WHERE place = 1

@@ -42,7 +42,7 @@ fn plan_text(plan: &Plan) -> String {
     }
     text += "\n";
     for rule in &plan.rules {
-        text += &format!("  {}  {}\n", rule.name, crate::text::printable(&rule.pattern));
+        text += &format!("  {}  {}  {}\n", rule.name, rule.component, crate::text::printable(&rule.pattern));
     }
     if !plan.left_out.is_empty() {
         text += &format!("  LEFT OUT, not in force: {}\n", plan.left_out.join(", "));

@@ -46,14 +46,14 @@ pub async fn run(common: &Common, args: Args) -> anyhow::Result<Exit> {
             let _lock = StateLock::acquire(&warden.config.state, false).await?;
             let store = DeltaStore::open(&warden.config.state)?;
             let session = warden.engine.session_over(&store, now).await?;
-            let synced = sync(&desired(&session, &policy).await?, &group).await?;
+            let synced = sync(&desired(&session, &policy, now).await?, &group).await?;
             let title = if synced.changed { "updated" } else { "unchanged" };
             report(&synced.plan, &format!("Rule group {}, {title}", group.name()), synced.changed, args.output)
         }
         Action::Plan => {
             let store = DeltaStore::open(&warden.config.state)?;
             let session = warden.engine.session_over(&store, now).await?;
-            let desired = desired(&session, &policy).await?;
+            let desired = desired(&session, &policy, now).await?;
             match &group {
                 None => report(
                     &plan(&desired, warden.assumed_capacity(), 0),
@@ -85,7 +85,7 @@ fn report(plan: &Plan, title: &str, changed: bool, output: Output) -> anyhow::Re
             let rules: Vec<_> = plan
                 .rules
                 .iter()
-                .map(|rule| json!({"name": rule.name, "mode": rule.mode, "wcu": rule.wcu, "pattern": rule.pattern, "sessions": rule.sessions}))
+                .map(|rule| json!({"name": rule.name, "mode": rule.mode, "wcu": rule.wcu, "component": rule.component, "pattern": rule.pattern, "sessions": rule.sessions}))
                 .collect();
             print_json(&json!({
                 "changed": changed,
@@ -105,6 +105,8 @@ async fn show(group: &AwsRuleGroup, output: Output) -> anyhow::Result<Exit> {
     let snapshot = group.read().await?;
     let pattern = |rule: &aws_sdk_wafv2::types::Rule| {
         let statement = rule.statement()?;
+        // Ours apply one pattern to either of two components.
+        let statement = statement.or_statement().and_then(|or| or.statements().first()).unwrap_or(statement);
         let bytes = statement
             .byte_match_statement()
             .map(|bytes| String::from_utf8_lossy(bytes.search_string().as_ref()).into_owned());

@@ -13,6 +13,7 @@ use chrono::{DateTime, Utc};
 
 pub use raw::{Detect, DetectorSettings, Engine, GeoIp, Guard, LogFormat, Mode, Schedule, Waf};
 
+use crate::logs::LogForm;
 use crate::session::{Scheme, SchemeError};
 use crate::source::{Location, LocationError};
 use crate::time::Span;
@@ -41,7 +42,7 @@ pub struct Config {
 #[derive(Clone, Debug)]
 pub struct Logs {
     pub location: Location,
-    pub format: LogFormat,
+    pub form: LogForm,
     pub lookback: Span,
 }
 

@@ -4,10 +4,12 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use chrono::{DateTime, Utc};
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Deserializer, Serialize};
 
-use super::{ConfigError, Logs};
+use super::{ConfigError, Logs, suggest};
 use crate::detect::file::{Parameter, Strength};
+use crate::logs::LogForm;
+use crate::logs::fields::{Layout, REALTIME_COLUMNS};
 use crate::schema::Table;
 use crate::session::{Scheme, SchemeConfig};
 use crate::source::Location;
@@ -54,19 +56,38 @@ struct LogsEntry {
     location: String,
     #[serde(default)]
     format: LogFormat,
+    #[serde(default)]
+    fields: Vec<String>,
     #[serde(default = "default_lookback")]
     lookback: Span,
 }
 
 /// How the log objects of one place are written.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum LogFormat {
     /// By content.
     #[default]
     Auto,
-    /// Tab separated, columns named by a `#Fields` line.
+    /// Separated columns: legacy logs, and w3c, plain and raw of v2.
     Standard,
+    /// An object a line.
+    StandardJson,
+    Parquet,
+    /// Separated columns that only the config names.
+    Realtime,
+}
+
+impl LogFormat {
+    pub fn name(self) -> &'static str {
+        match self {
+            LogFormat::Auto => "auto",
+            LogFormat::Standard => "standard",
+            LogFormat::StandardJson => "standard-json",
+            LogFormat::Parquet => "parquet",
+            LogFormat::Realtime => "realtime",
+        }
+    }
 }
 
 /// MaxMind-format files for logs that carry no country or ASN.
@@ -239,6 +260,36 @@ impl<'de> Deserialize<'de> for ByteSize {
     }
 }
 
+impl LogsEntry {
+    /// How its objects are written.
+    fn form(&self) -> Result<LogForm, String> {
+        let realtime = match (self.format, self.fields.as_slice()) {
+            (LogFormat::Realtime, []) => {
+                return Err("format = \"realtime\" needs the fields of the real-time log configuration, in order: records do not \
+                            name them (`aws cloudfront get-realtime-log-config` shows them)"
+                    .to_owned());
+            }
+            (_, []) => None,
+            (LogFormat::Auto | LogFormat::Realtime, fields) => {
+                for field in fields {
+                    if !REALTIME_COLUMNS.contains(field) {
+                        let message = format!("{field:?} is no field of real-time logs");
+                        let names = REALTIME_COLUMNS.iter().map(String::as_str);
+                        return Err(suggest::did_you_mean(message, field, names));
+                    }
+                }
+                let layout = Layout::new(fields.iter().map(String::as_str))?;
+                if fields.first().map(String::as_str) != Some("timestamp") {
+                    return Err("records of real-time logs begin with the timestamp: put it first".to_owned());
+                }
+                Some(layout)
+            }
+            (other, _) => return Err(format!("only real-time logs need fields, not format = \"{}\"", other.name())),
+        };
+        Ok(LogForm { format: self.format, realtime })
+    }
+}
+
 fn default_lookback() -> Span {
     Span::hours(26)
 }
@@ -296,7 +347,8 @@ impl Config {
                     format!("{} and the logs in {} must not be one below the other", state.display(), folder.display());
                 return Err(wrong("state.location", message));
             }
-            logs.push(Logs { location, format: entry.format, lookback: entry.lookback });
+            let form = entry.form().map_err(|message| wrong("logs.fields", message))?;
+            logs.push(Logs { location, form, lookback: entry.lookback });
         }
         let mut sessions = Vec::new();
         for (index, entry) in self.session.into_iter().enumerate() {

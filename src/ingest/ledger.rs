@@ -7,6 +7,7 @@ use datafusion::common::ScalarValue;
 use datafusion::prelude::SessionContext;
 use serde::{Deserialize, Serialize};
 
+use crate::config::LogFormat;
 use crate::engine::{EngineError, Sql, fetch, sql};
 use crate::logs::ObjectReport;
 use crate::source::ObjectMeta;
@@ -44,6 +45,7 @@ pub struct LedgerRow {
     key: String,
     etag: String,
     digest: Option<String>,
+    format: Option<LogFormat>,
     size: u64,
     arrived_at: DateTime<Utc>,
     first_time: Option<DateTime<Utc>>,
@@ -65,6 +67,7 @@ impl LedgerRow {
             key: meta.key.clone(),
             etag: meta.etag.clone(),
             digest: (!report.digest.is_empty()).then(|| report.digest.clone()),
+            format: report.format,
             size: meta.size,
             arrived_at: meta.arrived_at,
             first_time: report.first_time,

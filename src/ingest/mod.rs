@@ -96,7 +96,7 @@ impl Ingestion<'_> {
         let mut batch = ledger::last_batch(&session).await?;
         let complete = self.store.transaction(Table::Activity, "ingest").await?.unwrap_or(0);
         if batch > complete {
-            self.finish(batch, &rollup, &mut done).await?;
+            self.finish(batch, places, &rollup, &mut done).await?;
         }
         let session = self.engine.session_over(self.store, self.now).await?;
         let mut ledger = Ledger::load(&session, self.retry_quarantined).await?;
@@ -165,7 +165,7 @@ impl Ingestion<'_> {
                         }
                         done.listed += 1;
                         if !ledger.knows(place.source.location(), &meta) {
-                            new.push(LogObject { source: place.source.clone(), meta });
+                            new.push(place.object(meta));
                         }
                     }
                     Ok(None) => break,
@@ -262,7 +262,13 @@ impl Ingestion<'_> {
     }
 
     /// Finishes a batch that was cut off after the ledger had it.
-    async fn finish(&self, batch: i64, rollup: &Rollup<'_>, done: &mut Ingested) -> Result<(), IngestError> {
+    async fn finish(
+        &self,
+        batch: i64,
+        places: &[Place],
+        rollup: &Rollup<'_>,
+        done: &mut Ingested,
+    ) -> Result<(), IngestError> {
         tracing::warn!("batch {batch} was cut off; it is finished first");
         let session = self.engine.session_over(self.store, self.now).await?;
         let mut open = Batch::default();
@@ -270,7 +276,10 @@ impl Ingestion<'_> {
         for (location, meta, digest) in ledger::objects_of(&session, batch).await? {
             let place = source::Location::parse(&location, std::path::Path::new("/"))
                 .map_err(|error| IngestError::Unfinished { batch, reason: format!("{location}: {error}") })?;
-            let object = LogObject { source: source::connect(&place).await, meta };
+            // A place that has left the config since is read as what its content shows.
+            let form = places.iter().find(|place| place.source.location() == location).map(|place| place.form.clone());
+            let source = source::connect(&place).await;
+            let object = LogObject { source, meta, form: form.unwrap_or_default() };
             let outcome = match rollup.read(&object, self.context, PART_BYTES).await? {
                 Ok((report, ..)) if report.digest != digest => Err(ObjectError::Gone("its bytes are others".into())),
                 outcome => outcome,

@@ -10,8 +10,10 @@ use arrow::datatypes::{DataType, SchemaRef};
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 
 use super::decode::decode;
+use super::fields::{Field, FieldSet};
 use super::{LogLine, ReadContext};
 use crate::geo::Place;
+use crate::session::request::Request;
 use crate::session::{self, Playback};
 use crate::viewer;
 
@@ -37,6 +39,8 @@ pub struct RequestBuilder {
     object: String,
     distribution: Option<String>,
     wants_place: bool,
+    /// What the schemes look at.
+    looked_at: FieldSet,
     places: HashMap<IpAddr, Place>,
     rows: usize,
     counts: Counts,
@@ -52,6 +56,7 @@ enum Source {
     Derived,
     Scheme,
     Credential,
+    Component,
     TokenExpires,
     Ip,
     Network,
@@ -87,6 +92,7 @@ impl Source {
             "derived" => Source::Derived,
             "scheme" => Source::Scheme,
             "credential" => Source::Credential,
+            "component" => Source::Component,
             "token_expires" => Source::TokenExpires,
             "ip" => Source::Ip,
             "network" => Source::Network,
@@ -173,7 +179,8 @@ impl RequestBuilder {
             columns,
             context: context.clone(),
             object: object.to_owned(),
-            distribution: crate::source::names::standard(object).map(|name| name.distribution),
+            looked_at: context.sessions.iter().fold(FieldSet::default(), |fields, scheme| fields.and(scheme.fields())),
+            distribution: crate::source::names::distribution(object).map(str::to_owned),
             places: HashMap::new(),
             rows: 0,
             counts: Counts::default(),
@@ -187,6 +194,38 @@ impl RequestBuilder {
 
     pub fn counts(&self) -> Counts {
         self.counts
+    }
+
+    /// The fields of a record that are looked at: by the wanted columns, by the schemes, and by what decides whether a
+    /// record is a request.
+    pub fn needed_fields(&self) -> FieldSet {
+        let always = [
+            Field::Date,
+            Field::Time,
+            Field::TimestampMs,
+            Field::Timestamp,
+            Field::Ip,
+            Field::Bytes,
+            Field::UriStem,
+            Field::Status,
+            Field::ResponseResultType,
+        ];
+        let of_columns = self.columns.iter().flat_map(|(source, _)| -> &[Field] {
+            match source {
+                Source::Distribution => &[Field::Distribution],
+                Source::Country => &[Field::Country],
+                Source::Asn => &[Field::Asn],
+                Source::UserAgent | Source::Device => &[Field::UserAgent],
+                Source::RefererHost => &[Field::Referer],
+                Source::Method => &[Field::Method],
+                Source::Host => &[Field::XHostHeader, Field::CsHost],
+                Source::Edge => &[Field::Edge],
+                Source::ResultType => &[Field::ResultType],
+                Source::RequestId => &[Field::RequestId],
+                _ => &[],
+            }
+        });
+        FieldSet::of(of_columns.copied().chain(always)).and(self.looked_at)
     }
 
     /// Adds a line, or says why it is no request.
@@ -206,10 +245,23 @@ impl RequestBuilder {
             Some(_) => return Err("bad sc-bytes"),
             None => 0,
         };
-        let refused = self.context.refused_status.iter().any(|refused| i64::from(*refused) == status);
         let accepted = matches!(status, 200 | 206) && !line.response_result_type.is_some_and(is_error_page);
         let path = decode(line.uri_stem);
-        let playback = session::identify(&self.context.sessions, &path);
+        // Only what a scheme looks at is decoded.
+        let looked_at = |field| self.looked_at.has(field);
+        let request = Request {
+            path: &path,
+            query: line.query.filter(|_| looked_at(Field::Query)).map(decode),
+            cookie: line.cookie.filter(|_| looked_at(Field::Cookie)).map(decode),
+            headers: line.headers,
+            cmcd_session: line.cmcd_session.filter(|_| looked_at(Field::CmcdSession)).map(decode),
+            user_agent: line.user_agent.filter(|_| looked_at(Field::UserAgent)).map(decode),
+            referer: line.referer.filter(|_| looked_at(Field::Referer)).map(decode),
+            host: line.host.filter(|_| looked_at(Field::XHostHeader)).map(decode),
+        };
+        let playback = session::identify(&self.context.sessions, &request);
+        let of_scheme = playback.as_ref().and_then(|playback| playback.refused_status);
+        let refused = self.context.refused_status.iter().chain(&of_scheme).any(|refused| i64::from(*refused) == status);
         let bare_path: &str = playback.as_ref().map_or(&path, |playback| playback.path.as_ref());
 
         self.rows += 1;
@@ -233,7 +285,13 @@ impl RequestBuilder {
                 Source::Bound => Value::Bool(session.is_some_and(|session| session.bound)),
                 Source::Derived => Value::Bool(session.is_some_and(|session| session.derived)),
                 Source::Scheme => Value::Text(playback.map(|playback| playback.scheme)),
-                Source::Credential => Value::Text(session.and_then(|session| session.credential.as_deref())),
+                Source::Credential => {
+                    Value::Text(session.and_then(|session| Some(session.credential.as_ref()?.text.as_str())))
+                }
+                Source::Component => {
+                    text = session.and_then(|session| Some(session.credential.as_ref()?.component.to_string()));
+                    Value::Text(text.as_deref())
+                }
                 Source::TokenExpires => {
                     Value::Int(session.and_then(|session| session.token_expires).map(|time| time.timestamp_micros()))
                 }

@@ -1,4 +1,4 @@
-//! What a log object's bytes are wrapped in, and how they are cut into lines.
+//! What a log object's bytes are wrapped in, and how text is cut into lines.
 
 use std::io::{self, BufRead, BufReader, Read};
 use std::sync::{Arc, Mutex};
@@ -12,19 +12,27 @@ use super::ReadError;
 /// bytes; percent-encoding can triple both.
 const MAX_LINE_BYTES: usize = 1 << 20;
 
+/// Bytes of a line that are handed on before its end, where records need no line ends.
+const PIECE_BYTES: usize = 1 << 18;
+
+/// Text that is this many times as large as its gzip, and larger than [`BOMB_BYTES`], is no log: every record has an
+/// id of its own, of which 42 bytes cannot be compressed.
+const BOMB_RATIO: u64 = 200;
+const BOMB_BYTES: u64 = 1 << 28;
+
 const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
 const PARQUET_MAGIC: [u8; 4] = *b"PAR1";
 
 /// Digest and count of the raw bytes, and an error of the store, which would else look like a broken gzip.
 #[derive(Default)]
-struct Tally {
+pub struct Tally {
     digest: Sha256,
     bytes: u64,
     failed: Option<io::Error>,
 }
 
 /// Passes the raw bytes on and keeps the tally.
-struct Tallied<R> {
+pub struct Tallied<R> {
     inner: R,
     tally: Arc<Mutex<Tally>>,
 }
@@ -50,10 +58,12 @@ impl<R: Read> Read for Tallied<R> {
     }
 }
 
-/// The text inside an object.
-pub struct Container<R: Read> {
-    text: Text<R>,
-    tally: Arc<Mutex<Tally>>,
+/// An object's bytes, opened.
+// One value lives per object read; the size of the larger variant does not matter.
+#[allow(clippy::large_enum_variant)]
+pub enum Container<R: Read> {
+    Text(Lines<R>),
+    Parquet(Raw<R>),
 }
 
 // One value lives per object read; the size of the larger variant does not matter.
@@ -70,14 +80,75 @@ impl<R: Read> Container<R> {
         let mut raw = BufReader::with_capacity(1 << 16, Tallied { inner: bytes, tally: tally.clone() });
         let start = raw.fill_buf().map_err(|error| store_error(&tally, error))?;
         if start.starts_with(&PARQUET_MAGIC) {
-            return Err(ReadError::Format("a Parquet object, which cannot be read yet".into()));
+            return Ok(Container::Parquet(Raw { bytes: raw, tally }));
         }
         let text = if start.starts_with(&GZIP_MAGIC) {
             Text::Gzip(BufReader::with_capacity(1 << 16, MultiGzDecoder::new(raw)))
         } else {
             Text::Plain(raw)
         };
-        Ok(Container { text, tally })
+        let line = Vec::with_capacity(4_096);
+        Ok(Container::Text(Lines { text, tally, line, held: 0, number: 0, unpacked: 0, next_check: BOMB_BYTES }))
+    }
+}
+
+/// The bytes of an object as they are.
+pub struct Raw<R: Read> {
+    pub bytes: BufReader<Tallied<R>>,
+    tally: Arc<Mutex<Tally>>,
+}
+
+impl<R: Read> Raw<R> {
+    /// Digest and count of the bytes, once all were read; the store's error, if it failed.
+    pub fn finish(self) -> Result<(String, u64), ReadError> {
+        finish(&self.tally)
+    }
+}
+
+fn store_error(tally: &Mutex<Tally>, error: io::Error) -> ReadError {
+    let mut tally = tally.lock().expect("not poisoned");
+    ReadError::Store { bytes: tally.bytes, source: tally.failed.take().unwrap_or(error) }
+}
+
+fn finish(tally: &Mutex<Tally>) -> Result<(String, u64), ReadError> {
+    let mut tally = tally.lock().expect("not poisoned");
+    if let Some(source) = tally.failed.take() {
+        return Err(ReadError::Store { bytes: tally.bytes, source });
+    }
+    let digest = std::mem::take(&mut tally.digest).finalize();
+    Ok((digest.iter().map(|byte| format!("{byte:02x}")).collect(), tally.bytes))
+}
+
+/// What comes next in a text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// A line to its end. The last one may lack its newline.
+    Line,
+    /// The beginning of a line, or more of it; given only where it was asked for.
+    Piece,
+    /// A line that is longer than any log has, and was skipped.
+    TooLong,
+    End,
+}
+
+/// Cuts text into lines, with memory bounded by the longest line that is read.
+pub struct Lines<R: Read> {
+    text: Text<R>,
+    tally: Arc<Mutex<Tally>>,
+    line: Vec<u8>,
+    /// Bytes at the line's beginning that were handed on before, and not used.
+    held: usize,
+    number: u64,
+    unpacked: u64,
+    next_check: u64,
+}
+
+impl<R: Read> Lines<R> {
+    /// The first byte of the text that is no blank; none if there is no such byte near its beginning.
+    pub fn first_byte(&mut self) -> Result<Option<u8>, ReadError> {
+        let start = self.fill()?;
+        let start = start.strip_prefix(&[0xef, 0xbb, 0xbf]).unwrap_or(start);
+        Ok(start.iter().copied().find(|byte| !byte.is_ascii_whitespace()))
     }
 
     fn reader(&mut self) -> &mut dyn BufRead {
@@ -87,91 +158,106 @@ impl<R: Read> Container<R> {
         }
     }
 
+    fn fill(&mut self) -> Result<&[u8], ReadError> {
+        loop {
+            match self.reader().fill_buf() {
+                Ok(_) => break,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(self.error(error)),
+            }
+        }
+        // What is buffered is given again without a read.
+        self.reader().fill_buf().map_err(|source| ReadError::Store { bytes: 0, source })
+    }
+
     fn error(&self, error: io::Error) -> ReadError {
+        let tally = self.tally.lock().expect("not poisoned");
         match self.text {
-            Text::Plain(_) => store_error(&self.tally, error),
-            Text::Gzip(_) => {
-                let store_failed = self.tally.lock().expect("not poisoned").failed.is_some();
-                if store_failed {
-                    return store_error(&self.tally, error);
-                }
-                let bytes = self.tally.lock().expect("not poisoned").bytes;
-                ReadError::Gzip { bytes, source: error }
+            Text::Gzip(_) if tally.failed.is_none() => ReadError::Gzip { bytes: tally.bytes, source: error },
+            _ => {
+                drop(tally);
+                store_error(&self.tally, error)
             }
         }
     }
-}
 
-fn store_error(tally: &Mutex<Tally>, error: io::Error) -> ReadError {
-    let mut tally = tally.lock().expect("not poisoned");
-    ReadError::Store { bytes: tally.bytes, source: tally.failed.take().unwrap_or(error) }
-}
-
-/// A line of the text.
-pub struct Line<'a> {
-    /// From 1.
-    pub number: u64,
-    /// Its bytes without the line's end, or why there are none.
-    pub text: Result<&'a [u8], &'static str>,
-}
-
-/// Cuts the text into lines, with memory bounded by the longest line that is read.
-pub struct Lines<R: Read> {
-    container: Container<R>,
-    line: Vec<u8>,
-    number: u64,
-}
-
-impl<R: Read> Lines<R> {
-    pub fn new(container: Container<R>) -> Self {
-        Lines { container, line: Vec::with_capacity(4_096), number: 0 }
-    }
-
-    /// The next line; none at the end. The last one may lack its newline.
-    pub fn next_line(&mut self) -> Result<Option<Line<'_>>, ReadError> {
-        self.line.clear();
+    /// Goes on to what comes next. With `pieces` a long line is handed on before its end.
+    pub fn next_line(&mut self, pieces: bool) -> Result<Next, ReadError> {
         let mut too_long = false;
-        let mut any = false;
+        let mut any = self.held > 0;
         loop {
-            let chunk = match self.container.reader().fill_buf() {
-                Ok(chunk) => chunk,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(error) => return Err(self.container.error(error)),
+            self.fill()?;
+            // Not through a method: the line grows while the reader's buffer is looked at.
+            let reader: &mut dyn BufRead = match &mut self.text {
+                Text::Plain(reader) => reader,
+                Text::Gzip(reader) => reader,
             };
+            let chunk = reader.fill_buf().map_err(|source| ReadError::Store { bytes: 0, source })?;
             if chunk.is_empty() {
                 break;
             }
             any = true;
             let end = memchr::memchr(b'\n', chunk);
             let part = &chunk[..end.unwrap_or(chunk.len())];
+            let used = end.map_or(chunk.len(), |end| end + 1);
             if self.line.len() + part.len() > MAX_LINE_BYTES {
                 too_long = true;
                 self.line.clear();
+                self.held = 0;
             } else if !too_long {
                 self.line.extend_from_slice(part);
             }
-            let used = end.map_or(chunk.len(), |end| end + 1);
-            self.container.reader().consume(used);
+            reader.consume(used);
+            self.unpacked += used as u64;
+            if self.unpacked >= self.next_check {
+                self.check_ratio()?;
+            }
             if end.is_some() {
                 break;
             }
+            if pieces && !too_long && self.line.len() >= self.held + PIECE_BYTES {
+                return Ok(Next::Piece);
+            }
         }
         if !any {
-            return Ok(None);
+            return Ok(Next::End);
         }
         self.number += 1;
         if self.line.last() == Some(&b'\r') {
             self.line.pop();
         }
-        let text = if too_long { Err("longer than 1 MiB") } else { Ok(self.line.as_slice()) };
-        Ok(Some(Line { number: self.number, text }))
+        Ok(if too_long { Next::TooLong } else { Next::Line })
+    }
+
+    /// The line, or as much of it as there is.
+    pub fn line(&self) -> &[u8] {
+        &self.line
+    }
+
+    /// Its number, from 1.
+    pub fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// Forgets the first `used` bytes of the line; what is left of it comes again with the next piece.
+    pub fn consume(&mut self, used: usize) {
+        self.line.drain(..used);
+        self.held = self.line.len();
+    }
+
+    fn check_ratio(&mut self) -> Result<(), ReadError> {
+        self.next_check = self.unpacked + BOMB_BYTES / 16;
+        let packed = self.tally.lock().expect("not poisoned").bytes;
+        if self.unpacked / packed.max(1) > BOMB_RATIO {
+            let reason = format!("{packed} bytes unpack to more than {}: not a log", self.unpacked);
+            return Err(ReadError::Format(reason));
+        }
+        Ok(())
     }
 
     /// Digest (hexadecimal SHA-256) and count of the raw bytes, once all lines were read.
     pub fn finish(self) -> Result<(String, u64), ReadError> {
-        let mut tally = self.container.tally.lock().expect("not poisoned");
-        let digest = std::mem::take(&mut tally.digest).finalize();
-        Ok((digest.iter().map(|byte| format!("{byte:02x}")).collect(), tally.bytes))
+        finish(&self.tally)
     }
 }
 
@@ -187,11 +273,24 @@ mod tests {
         encoder.finish().unwrap()
     }
 
+    fn open<R: Read>(bytes: R) -> Result<Lines<R>, ReadError> {
+        match Container::open(bytes)? {
+            Container::Text(lines) => Ok(lines),
+            Container::Parquet(_) => panic!("no text"),
+        }
+    }
+
     fn lines(bytes: &[u8]) -> Result<Vec<Result<String, &'static str>>, ReadError> {
-        let mut lines = Lines::new(Container::open(bytes)?);
+        let mut lines = open(bytes)?;
         let mut all = Vec::new();
-        while let Some(line) = lines.next_line()? {
-            all.push(line.text.map(|text| String::from_utf8_lossy(text).into_owned()));
+        loop {
+            match lines.next_line(false)? {
+                Next::Line => all.push(Ok(String::from_utf8_lossy(lines.line()).into_owned())),
+                Next::TooLong => all.push(Err("too long")),
+                Next::Piece => panic!("not asked for"),
+                Next::End => break,
+            }
+            lines.consume(lines.line().len());
         }
         let (_, size) = lines.finish()?;
         assert_eq!(size, bytes.len() as u64, "every byte is in the digest");
@@ -213,10 +312,51 @@ mod tests {
     fn a_line_without_end_is_skipped_in_bounded_memory() {
         let mut text = vec![b'x'; 5 * MAX_LINE_BYTES];
         text.extend_from_slice(b"\nnext\n");
-        let mut lines = Lines::new(Container::open(text.as_slice()).unwrap());
-        assert!(lines.next_line().unwrap().unwrap().text.is_err());
+        let mut lines = open(text.as_slice()).unwrap();
+        assert_eq!(lines.next_line(false).unwrap(), Next::TooLong);
         assert!(lines.line.capacity() <= 2 * MAX_LINE_BYTES);
-        assert_eq!(lines.next_line().unwrap().unwrap().text, Ok(b"next".as_slice()));
+        assert_eq!(lines.next_line(false).unwrap(), Next::Line);
+        assert_eq!(lines.line(), b"next");
+    }
+
+    #[test]
+    fn a_long_line_comes_in_pieces_where_they_are_wanted() {
+        let text = b"0123456789".repeat(PIECE_BYTES);
+        let mut lines = open(text.as_slice()).unwrap();
+        let (mut seen, mut pieces) = (Vec::new(), 0);
+        loop {
+            let next = lines.next_line(true).unwrap();
+            // Three bytes are always left for the next piece.
+            let used = if next == Next::Piece { lines.line().len() - 3 } else { lines.line().len() };
+            seen.extend_from_slice(&lines.line()[..used]);
+            lines.consume(used);
+            pieces += 1;
+            if next != Next::Piece {
+                assert_eq!(next, Next::Line);
+                break;
+            }
+        }
+        assert_eq!(lines.next_line(true).unwrap(), Next::End);
+        assert_eq!(seen, text);
+        assert!(pieces > 5, "{pieces}");
+    }
+
+    #[test]
+    fn a_gzip_bomb_is_refused_long_before_its_end() {
+        let bomb = gzip(&[b"x".repeat(1_023), b"\n".to_vec()].concat().repeat(1 << 10));
+        // Members follow each other as often as you like.
+        let bomb = bomb.repeat(usize::try_from(BOMB_BYTES >> 19).unwrap());
+        let whole = bomb.len() as u64;
+        let mut lines = open(bomb.as_slice()).unwrap();
+        let error = loop {
+            match lines.next_line(false) {
+                Ok(Next::End) => panic!("it was read to its end"),
+                Ok(_) => lines.consume(lines.line().len()),
+                Err(error) => break error,
+            }
+        };
+        assert!(error.to_string().contains("not a log"), "{error}");
+        assert!(lines.tally.lock().unwrap().bytes < whole * 3 / 4);
     }
 
     #[test]
@@ -234,11 +374,11 @@ mod tests {
                 }
             }
         }
-        let mut reader = Lines::new(Container::open(Failing(&whole[..whole.len() / 2])).unwrap());
+        let mut reader = open(Failing(&whole[..whole.len() / 2])).unwrap();
         let error = loop {
-            match reader.next_line() {
-                Ok(Some(_)) => {}
-                Ok(None) => panic!("the end was never sent"),
+            match reader.next_line(false) {
+                Ok(Next::End) => panic!("the end was never sent"),
+                Ok(_) => reader.consume(reader.line().len()),
                 Err(error) => break error,
             }
         };

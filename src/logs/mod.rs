@@ -6,9 +6,12 @@
 //! sink got of it.
 
 mod builder;
+mod columnar;
 mod container;
 mod decode;
-mod standard;
+pub mod fields;
+mod json;
+mod text;
 
 use std::io::Read;
 use std::ops::ControlFlow;
@@ -18,10 +21,16 @@ use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
 use chrono::{DateTime, Utc};
 
+use crate::config::LogFormat;
 use crate::geo::Geo;
 use crate::session::Scheme;
 use builder::RequestBuilder;
-use container::{Container, Lines};
+use columnar::read as read_parquet;
+use container::{Container, Lines, Next};
+pub use decode::decode;
+use fields::Layout;
+use json::JsonReader;
+use text::TextReader;
 
 /// Rows in a batch, at most.
 pub const BATCH_ROWS: usize = 8_192;
@@ -38,6 +47,14 @@ pub struct ReadContext {
     pub refused_status: Arc<[u16]>,
 }
 
+/// How the log objects of a place are written.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LogForm {
+    pub format: LogFormat,
+    /// The fields of real-time logs, in order, if the config names them.
+    pub realtime: Option<Layout>,
+}
+
 /// What was read from an object.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ObjectReport {
@@ -45,6 +62,10 @@ pub struct ObjectReport {
     pub digest: String,
     /// Bytes as stored.
     pub size: u64,
+    /// What it was: `standard`, `standard-json`, `parquet` or `realtime`.
+    pub format: Option<LogFormat>,
+    /// The names of its columns or keys, or of the fields that the config gives it.
+    pub fields: Vec<String>,
     pub rows: u64,
     pub accepted: u64,
     pub refused: u64,
@@ -71,6 +92,37 @@ pub enum ReadError {
     Stopped,
 }
 
+/// Takes the records that a reader finds.
+trait Rows {
+    /// One record, or why it is none.
+    fn row(&mut self, line: Result<LogLine<'_>, &'static str>);
+
+    /// Nobody wants more.
+    fn stopped(&self) -> bool {
+        false
+    }
+}
+
+/// Reads the records of a text, line by line.
+trait Pieces {
+    /// Takes a line, or with `complete` not set what there is of one. Gives how many bytes were used: all of a complete
+    /// line; what is left of another comes again, with more behind it.
+    ///
+    /// # Errors
+    ///
+    /// The object is not of this format.
+    fn take(&mut self, piece: &[u8], complete: bool, rows: &mut dyn Rows) -> Result<usize, String>;
+
+    /// Whether records may follow each other without a line end.
+    fn joins_records(&self) -> bool;
+
+    /// At the end of the object: an error if it was none of this format.
+    fn finish(&self) -> Result<(), String>;
+
+    /// The names of the columns or keys that were seen.
+    fn fields(&self) -> Vec<String>;
+}
+
 /// Reads one object.
 ///
 /// `name` is what it is called in the column `object`; `schema` holds the wanted columns of `requests`, others are not
@@ -78,78 +130,168 @@ pub enum ReadError {
 pub fn read_object(
     bytes: impl Read,
     name: &str,
+    form: &LogForm,
     context: &ReadContext,
     schema: SchemaRef,
-    mut sink: impl FnMut(RecordBatch) -> ControlFlow<()>,
+    sink: impl FnMut(RecordBatch) -> ControlFlow<()>,
 ) -> Result<ObjectReport, ReadError> {
-    let mut builder = RequestBuilder::new(schema, context, name);
-    let container = Container::open(bytes)?;
-    let mut lines = Lines::new(container);
-    let mut header = standard::Header::default();
-    let mut report = ObjectReport::default();
-    let mut bytes = 0;
-
-    while let Some(line) = lines.next_line()? {
-        let parsed = match line.text {
-            Ok(text) => {
-                bytes += text.len();
-                header.parse(text)
+    let mut taker = Taker {
+        builder: RequestBuilder::new(schema, context, name),
+        report: ObjectReport::default(),
+        record: "line",
+        number: 0,
+        bytes: 0,
+        stopped: false,
+        sink,
+    };
+    let other = |is: &str| {
+        let wanted = form.format.name();
+        ReadError::Format(format!("{is}, where the config says format = \"{wanted}\""))
+    };
+    let (digest, size) = match Container::open(bytes)? {
+        Container::Parquet(mut raw) => {
+            if !matches!(form.format, LogFormat::Auto | LogFormat::Parquet) {
+                return Err(other("a Parquet object"));
             }
-            Err(reason) => standard::Parsed::Bad(reason),
-        };
-        let outcome = match parsed {
-            standard::Parsed::Row(line) => builder.push(&line),
-            standard::Parsed::Bad(reason) => Err(reason),
-            standard::Parsed::Nothing => continue,
-            standard::Parsed::Unknown(reason) => return Err(ReadError::Format(reason)),
-        };
-        if let Err(reason) = outcome {
-            report.rejected += 1;
-            if report.rejected_examples.len() < 3 {
-                report.rejected_examples.push(format!("line {}: {reason}", line.number));
+            taker.report.format = Some(LogFormat::Parquet);
+            taker.record = "row";
+            let wanted = taker.builder.needed_fields();
+            let read = read_parquet(&mut raw.bytes, wanted, &mut taker);
+            // What the store said comes first: a file that is cut off looks broken.
+            let read_to_end = raw.finish();
+            if let Err(error @ ReadError::Store { .. }) = read_to_end {
+                return Err(error);
             }
+            taker.report.fields = read?;
+            read_to_end?
         }
-        if (builder.len() == BATCH_ROWS || bytes >= BATCH_BYTES)
-            && flush(&mut builder, &mut bytes, &mut sink).is_break()
-        {
+        Container::Text(mut lines) => {
+            let is_json = lines.first_byte()? == Some(b'{');
+            match form.format {
+                LogFormat::Parquet => return Err(other("no Parquet object")),
+                LogFormat::StandardJson if !is_json => return Err(other("no JSON")),
+                LogFormat::Standard | LogFormat::Realtime if is_json => return Err(other("JSON")),
+                _ => {}
+            }
+            let realtime = (form.format != LogFormat::Standard).then(|| form.realtime.clone()).flatten();
+            let mut reader: Box<dyn Pieces> =
+                if is_json { Box::new(JsonReader::default()) } else { Box::new(TextReader::new(realtime)) };
+            read_lines(&mut lines, reader.as_mut(), &mut taker)?;
+            reader.finish().map_err(ReadError::Format)?;
+            taker.report.format = Some(match is_json {
+                true => LogFormat::StandardJson,
+                false if reader.joins_records() => LogFormat::Realtime,
+                false => LogFormat::Standard,
+            });
+            taker.report.fields = reader.fields();
+            lines.finish()?
+        }
+    };
+    taker.finish(digest, size)
+}
+
+/// Reads a text to its end.
+fn read_lines<R: Read, F: FnMut(RecordBatch) -> ControlFlow<()>>(
+    lines: &mut Lines<R>,
+    reader: &mut dyn Pieces,
+    taker: &mut Taker<F>,
+) -> Result<(), ReadError> {
+    loop {
+        let next = lines.next_line(reader.joins_records())?;
+        let complete = match next {
+            Next::End => return Ok(()),
+            Next::TooLong => {
+                taker.number = lines.number();
+                taker.row(Err("longer than 1 MiB"));
+                lines.consume(lines.line().len());
+                continue;
+            }
+            Next::Line => true,
+            Next::Piece => false,
+        };
+        taker.number = lines.number() + u64::from(!complete);
+        let used = reader.take(lines.line(), complete, taker).map_err(ReadError::Format)?;
+        lines.consume(used);
+        if taker.stopped {
             return Err(ReadError::Stopped);
         }
     }
-    if !header.is_known() {
-        return Err(ReadError::Format("no #Fields line: not a standard CloudFront log".into()));
-    }
-    if flush(&mut builder, &mut bytes, &mut sink).is_break() {
-        return Err(ReadError::Stopped);
-    }
-    let (digest, size) = lines.finish()?;
-    let counts = builder.counts();
-    report.digest = digest;
-    report.size = size;
-    report.rows = counts.rows;
-    report.accepted = counts.accepted;
-    report.refused = counts.refused;
-    report.without_session = counts.without_session;
-    report.first_time = counts.first_micros.and_then(DateTime::from_timestamp_micros);
-    report.last_time = counts.last_micros.and_then(DateTime::from_timestamp_micros);
-    // Every line bad: a wrong format rather than some broken lines, and nothing to lose by setting it aside.
-    if report.rows == 0 && report.rejected > 0 {
-        return Err(ReadError::Format(format!(
-            "none of {} lines can be read; {}",
-            report.rejected,
-            report.rejected_examples.join("; ")
-        )));
-    }
-    Ok(report)
 }
 
-/// Hands the rows so far to the sink.
-fn flush(
-    builder: &mut RequestBuilder,
-    bytes: &mut usize,
-    sink: &mut impl FnMut(RecordBatch) -> ControlFlow<()>,
-) -> ControlFlow<()> {
-    *bytes = 0;
-    if builder.len() == 0 { ControlFlow::Continue(()) } else { sink(builder.finish()) }
+/// Builds batches of records, and the report.
+struct Taker<F> {
+    builder: RequestBuilder,
+    report: ObjectReport,
+    /// What a record is called, and the number of the one at hand.
+    record: &'static str,
+    number: u64,
+    /// Of the records in the batch, about.
+    bytes: usize,
+    stopped: bool,
+    sink: F,
+}
+
+impl<F: FnMut(RecordBatch) -> ControlFlow<()>> Rows for Taker<F> {
+    fn row(&mut self, line: Result<LogLine<'_>, &'static str>) {
+        if self.record == "row" {
+            self.number += 1;
+        }
+        let outcome = line.and_then(|line| {
+            self.bytes += line.bytes_held();
+            self.builder.push(&line)
+        });
+        if let Err(reason) = outcome {
+            self.report.rejected += 1;
+            if self.report.rejected_examples.len() < 3 {
+                self.report.rejected_examples.push(format!("{} {}: {reason}", self.record, self.number));
+            }
+        }
+        if self.builder.len() == BATCH_ROWS || self.bytes >= BATCH_BYTES {
+            self.flush();
+        }
+    }
+
+    fn stopped(&self) -> bool {
+        self.stopped
+    }
+}
+
+impl<F: FnMut(RecordBatch) -> ControlFlow<()>> Taker<F> {
+    /// Hands the rows so far to the sink.
+    fn flush(&mut self) {
+        self.bytes = 0;
+        if self.builder.len() > 0 {
+            let batch = self.builder.finish();
+            self.stopped = self.stopped || (self.sink)(batch).is_break();
+        }
+    }
+
+    fn finish(mut self, digest: String, size: u64) -> Result<ObjectReport, ReadError> {
+        self.flush();
+        if self.stopped {
+            return Err(ReadError::Stopped);
+        }
+        let mut report = self.report;
+        let counts = self.builder.counts();
+        report.digest = digest;
+        report.size = size;
+        report.rows = counts.rows;
+        report.accepted = counts.accepted;
+        report.refused = counts.refused;
+        report.without_session = counts.without_session;
+        report.first_time = counts.first_micros.and_then(DateTime::from_timestamp_micros);
+        report.last_time = counts.last_micros.and_then(DateTime::from_timestamp_micros);
+        // Every line bad: a wrong format rather than some broken lines, and nothing to lose by setting it aside.
+        if report.rows == 0 && report.rejected > 0 {
+            return Err(ReadError::Format(format!(
+                "none of {} {}s can be read; {}",
+                report.rejected,
+                self.record,
+                report.rejected_examples.join("; ")
+            )));
+        }
+        Ok(report)
+    }
 }
 
 /// A line of a log, whatever its format: fields as they are logged, percent-encoded once.
@@ -166,6 +308,12 @@ pub struct LogLine<'a> {
     pub host: Option<&'a str>,
     /// The path with the token, without the query.
     pub uri_stem: &'a str,
+    pub query: Option<&'a str>,
+    /// The Cookie header, without a cookie that was cut off.
+    pub cookie: Option<&'a str>,
+    /// `name:value` items, each ended by `%0A`.
+    pub headers: Option<&'a str>,
+    pub cmcd_session: Option<&'a str>,
     pub status: &'a str,
     pub referer: Option<&'a str>,
     pub user_agent: Option<&'a str>,
@@ -174,4 +322,12 @@ pub struct LogLine<'a> {
     pub request_id: Option<&'a str>,
     pub country: Option<&'a str>,
     pub asn: Option<&'a str>,
+}
+
+impl LogLine<'_> {
+    /// Bytes of the values that viewers choose, which a batch may hold.
+    fn bytes_held(&self) -> usize {
+        let texts = [self.query, self.cookie, self.headers, self.referer, self.user_agent, self.host];
+        self.uri_stem.len() + texts.into_iter().flatten().map(str::len).sum::<usize>()
+    }
 }

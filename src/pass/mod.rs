@@ -112,7 +112,7 @@ impl Warden {
             return self.pass_on(&store, now, options).await;
         }
         let lock = StateLock::acquire(folder, options.wait).await?;
-        let store = DeltaStore::open_or_create(folder)?;
+        let store = DeltaStore::open_or_create(folder).await?;
         let outcome = self.pass_on(&store, now, options).await;
         drop(lock);
         outcome
@@ -177,7 +177,7 @@ impl Warden {
         let enforcing = Instant::now();
         let session = self.engine.session_over(store, now).await?;
         let policy = Policy::new(&self.config.guard, &self.detectors);
-        let desired = sync::desired(&session, &policy).await?;
+        let desired = sync::desired(&session, &policy, now).await?;
         let (plan, waf) = match self.rule_group().await {
             None => (plan(&desired, self.assumed_capacity(), 0), WafState::NoGroup),
             Some(group) if options.dry_run => {

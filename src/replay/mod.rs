@@ -3,6 +3,7 @@
 pub mod labels;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 use std::time::Instant;
 
 use chrono::{DateTime, TimeDelta, Utc};
@@ -16,6 +17,7 @@ use crate::detect::{Detection, Finding, detect};
 use crate::engine::{Sql, fetch, register, sql};
 use crate::history::Standing;
 use crate::ingest::{Ingested, Ingestion};
+use crate::logs::LogForm;
 use crate::pass::Warden;
 use crate::pass::revoke::{Case, cases};
 use crate::progress::Stage;
@@ -81,7 +83,11 @@ pub async fn replay(
     let mut places = Vec::new();
     let of_config: Vec<source::Location> = warden.config.logs.iter().map(|logs| logs.location.clone()).collect();
     for location in if locations.is_empty() { &of_config } else { locations } {
-        places.push(Place { source: source::connect(location).await, since: None });
+        let named = warden.config.logs.iter().find(|logs| logs.location == *location).map(|logs| logs.form.clone());
+        // Other places are read by their content, real-time logs with the first fields that the config names.
+        let realtime = || warden.config.logs.iter().find_map(|logs| logs.form.realtime.clone());
+        let form = named.unwrap_or_else(|| LogForm { realtime: realtime(), ..LogForm::default() });
+        places.push(Place { source: source::connect(location).await, form: Arc::new(form), since: None });
     }
     let stage = if progress { Stage::bytes("read") } else { Stage::hidden() };
     let ingestion =

@@ -66,6 +66,30 @@ impl Grammar {
         Ok(Grammar { min_length, max_length, alphabet: bits })
     }
 
+    /// The alphabet as the inside of a character class.
+    pub fn class(&self) -> String {
+        let mut class = String::new();
+        let has = |byte: u8| self.alphabet >> byte & 1 == 1;
+        for byte in 0..128u8 {
+            let continues = byte.is_ascii_alphanumeric() && has(byte) && byte > 0 && has(byte - 1);
+            let follows = continues && (byte - 1).is_ascii_alphanumeric();
+            if !has(byte) || byte == b'-' {
+                continue;
+            }
+            match class.strip_suffix(|c: char| u32::from(c) + 1 == u32::from(byte)) {
+                // The end of a range moves on.
+                Some(before) if follows && before.ends_with('-') => class.truncate(before.len()),
+                Some(_) if follows => class.push('-'),
+                _ => {}
+            }
+            class.push(char::from(byte));
+        }
+        if has(b'-') {
+            class.push('-');
+        }
+        class
+    }
+
     pub fn accepts(&self, id: &str) -> bool {
         (self.min_length..=self.max_length).contains(&id.len())
             && id.bytes().all(|byte| byte < 128 && self.alphabet >> byte & 1 == 1)
@@ -82,6 +106,26 @@ mod tests {
         assert!(grammar.accepts("aZ09_-"));
         for id in ["short", "thirteenchars", "dot.in", "per%cent", "slash/", "späte_", "new\nline", ""] {
             assert!(!grammar.accepts(id), "{id}");
+        }
+    }
+
+    #[test]
+    fn the_alphabet_as_a_class() {
+        for (alphabet, class) in [
+            ("A-Za-z0-9_-", "0-9A-Z_a-z-"),
+            ("abc", "a-c"),
+            ("ab", "a-b"),
+            ("ac-e:", ":ac-e"),
+            ("-_~", "_~-"),
+            ("0-9", "0-9"),
+        ] {
+            let grammar = Grammar::new(6, 12, alphabet).unwrap();
+            assert_eq!(grammar.class(), class);
+            let pattern = regex::Regex::new(&format!("^[{class}]$")).unwrap();
+            for byte in 0..128u8 {
+                let text = char::from(byte).to_string();
+                assert_eq!(grammar.accepts(&text.repeat(6)), pattern.is_match(&text), "{text:?} in {class}");
+            }
         }
     }
 

@@ -1,54 +1,187 @@
-//! The claims of a JSON Web Token (RFC 7519), read without verifying: the edge verified them.
+//! JSON Web Tokens (RFC 7519) in a query argument, a cookie, a header or a segment of the path: the session is a claim.
+//!
+//! The signature is not verified; the edge did that. It covers the claim, so the session is bound, and a piece of it
+//! is what WAF matches.
 
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use chrono::{DateTime, Utc};
-use serde_json::{Map, Value};
+use std::borrow::Cow;
 
-/// The longest payload that is looked into; CloudFront takes no URL over 8,192 bytes.
-const MAX_PAYLOAD_BYTES: usize = 8_192;
+use serde_json::Value;
 
-/// The claims in the payload part; none if it is no base64url of a JSON object.
-pub fn claims(payload: &str) -> Option<Map<String, Value>> {
-    if payload.len() > MAX_PAYLOAD_BYTES {
-        return None;
+use super::component::{Component, Credential};
+use super::request::Request;
+use super::{Found, Grammar, Session, token};
+use crate::logs::decode;
+use crate::logs::fields::Field;
+
+pub const NAME: &str = "jwt";
+
+#[derive(Clone, Debug)]
+pub struct Jwt {
+    grammar: Grammar,
+    claim: String,
+    place: Place,
+}
+
+/// Where the token stands.
+#[derive(Clone, Debug)]
+pub enum Place {
+    Query(String),
+    Cookie(String),
+    Header(String),
+    /// The segment of the path with this number, from 1.
+    PathSegment(usize),
+}
+
+impl Jwt {
+    pub fn new(grammar: Grammar, claim: String, place: Place) -> Self {
+        Jwt { grammar, claim, place }
     }
-    let bytes = URL_SAFE_NO_PAD.decode(payload.trim_end_matches('=')).ok()?;
-    serde_json::from_slice(&bytes).ok()
-}
 
-/// When the token expires. Whole seconds since the epoch, or milliseconds where there are 13 digits.
-pub fn expires(claims: &Map<String, Value>) -> Option<DateTime<Utc>> {
-    let exp = claims.get("exp")?;
-    epoch(exp.as_i64().or_else(|| exp.as_f64().map(|seconds| seconds as i64))?)
-}
+    /// The field that has to be read beside the path.
+    pub fn field(&self) -> Option<Field> {
+        match self.place {
+            Place::Query(_) => Some(Field::Query),
+            Place::Cookie(_) => Some(Field::Cookie),
+            Place::Header(_) => Some(Field::Headers),
+            Place::PathSegment(_) => None,
+        }
+    }
 
-/// An instant as tokens write it: seconds since the epoch, or milliseconds from 13 digits on.
-pub fn epoch(value: i64) -> Option<DateTime<Utc>> {
-    if value >= 1_000_000_000_000 { DateTime::from_timestamp_millis(value) } else { DateTime::from_timestamp(value, 0) }
+    pub fn identify<'a>(&self, request: &Request<'a>) -> Option<Found<'a>> {
+        let mut path = Cow::Borrowed(request.path);
+        let (sent, component) = match &self.place {
+            Place::Query(name) => (Cow::Borrowed(request.query_value(name)?), Component::Query(name.clone())),
+            Place::Cookie(name) => (Cow::Borrowed(request.cookie_value(name)?), Component::Cookie(name.clone())),
+            Place::Header(name) => (request.header_value(name)?, Component::Header(name.to_ascii_lowercase())),
+            Place::PathSegment(number) => {
+                let segment = request.path.split('/').nth(*number)?;
+                let start = segment.as_ptr() as usize - request.path.as_ptr() as usize;
+                path = Cow::Owned(request.path[..start - 1].to_owned() + &request.path[start + segment.len()..]);
+                (Cow::Borrowed(segment), Component::Path)
+            }
+        };
+        let jwt = decode(&sent);
+        // As RFC 6750 has it in the header Authorization.
+        let jwt = match jwt.split_once(' ') {
+            Some((kind, jwt)) if kind.eq_ignore_ascii_case("bearer") => jwt.trim(),
+            _ => &jwt,
+        };
+        let mut parts = jwt.split('.');
+        let (header, payload, signature) = (parts.next()?, parts.next()?, parts.next()?);
+        if parts.next().is_some() || header.is_empty() || signature.is_empty() {
+            return None;
+        }
+        let claims = token::claims(payload)?;
+        let id = match claims.get(&self.claim)? {
+            Value::String(id) => id.clone(),
+            Value::Number(id) => id.to_string(),
+            _ => return None,
+        };
+        if !self.grammar.accepts(&id) {
+            return None;
+        }
+        // What WAF sees is what was sent, in which even a dot may be escaped.
+        let sent = sent.rsplit_once('.').map_or(sent.as_ref(), |(_, signature)| signature);
+        let sent = sent.rsplit("%2E").next().and_then(|sent| sent.rsplit("%2e").next()).unwrap_or(sent);
+        let session = Session {
+            id,
+            bound: true,
+            derived: false,
+            credential: token::fragment(sent).map(|text| Credential { component, text }),
+            token_expires: token::expires(&claims),
+        };
+        Some(Found { session, path })
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use base64::Engine;
+    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+    use proptest::prelude::*;
+
     use super::*;
 
+    const SIGNATURE: &str = "q3VvT-2bWlY_9dXf4kzM0aBcDeFgHiJkLmNoPqRsTuV";
+
+    fn scheme(place: Place) -> Jwt {
+        Jwt::new(Grammar::new(6, 200, "A-Za-z0-9_-").unwrap(), "sid".into(), place)
+    }
+
+    fn token(payload: &str) -> String {
+        format!("eyJhbGciOiJIUzI1NiJ9.{}.{SIGNATURE}", URL_SAFE_NO_PAD.encode(payload))
+    }
+
     #[test]
-    fn expiry_in_seconds_and_milliseconds() {
-        let expected = DateTime::from_timestamp(1_795_200_000, 0);
-        for payload in [r#"{"exp":1795200000}"#, r#"{"exp":1795200000000}"#, r#"{"exp":1795200000.9}"#] {
-            let claims = claims(&URL_SAFE_NO_PAD.encode(payload)).unwrap();
-            assert_eq!(expires(&claims), expected, "{payload}");
+    fn the_claim_wherever_the_token_stands() {
+        let token = token(r#"{"sid":"Ab3dEf6hIj9k","exp":1795200000}"#);
+        let query = format!("a=1&token={token}");
+        let cookie = format!("a=1; playback={token}; b=2");
+        let header = format!("Host:x%0AAuthorization:Bearer%20{token}%0A");
+        let path = format!("/play/{token}/live/a.m3u8");
+        let request = Request {
+            path: &path,
+            query: Some(query.into()),
+            cookie: Some(cookie.into()),
+            headers: Some(&header),
+            ..Request::default()
+        };
+        for (place, component, rest) in [
+            (Place::Query("token".into()), "query:token", path.as_str()),
+            (Place::Cookie("playback".into()), "cookie:playback", path.as_str()),
+            (Place::Header("Authorization".into()), "header:authorization", path.as_str()),
+            (Place::PathSegment(2), "path", "/play/live/a.m3u8"),
+        ] {
+            let found = scheme(place).identify(&request).unwrap();
+            assert_eq!((found.session.id.as_str(), found.session.bound), ("Ab3dEf6hIj9k", true));
+            assert_eq!(found.session.token_expires, chrono::DateTime::from_timestamp(1_795_200_000, 0));
+            let credential = found.session.credential.unwrap();
+            assert_eq!(
+                (credential.component.to_string().as_str(), credential.text.as_str()),
+                (component, &SIGNATURE[..22])
+            );
+            assert_eq!(found.path, rest);
         }
     }
 
     #[test]
-    fn what_is_no_token_has_no_claims() {
-        for payload in ["", "####", "bm90IGpzb24", "W10"] {
-            assert!(claims(payload).is_none(), "{payload}");
+    fn escapes_of_the_client_do_not_get_into_the_credential() {
+        let token = token(r#"{"sid":"Ab3dEf6hIj9k"}"#).replace('.', "%2E");
+        let request = Request { query: Some(format!("token={token}").into()), ..Request::default() };
+        let found = scheme(Place::Query("token".into())).identify(&request).unwrap();
+        assert_eq!(found.session.credential.unwrap().text, SIGNATURE[..22]);
+    }
+
+    #[test]
+    fn what_has_no_session() {
+        for token in [
+            token(r#"{"jti":"Ab3dEf6hIj9k"}"#),
+            token(r#"{"sid":"abc"}"#),
+            token(r#"{"sid":"späte-kunden"}"#),
+            token(r#"{"sid":["Ab3dEf6hIj9k"]}"#),
+            token(r#"{"sid":"Ab3dEf6hIj9k"}"#) + ".more.parts",
+            "Ab3dEf6hIj9k".to_owned(),
+            "..".to_owned(),
+        ] {
+            let request = Request { query: Some(format!("token={token}").into()), ..Request::default() };
+            assert_eq!(scheme(Place::Query("token".into())).identify(&request), None, "{token}");
         }
-        let odd = claims(&URL_SAFE_NO_PAD.encode(r#"{"exp":"soon"}"#)).unwrap();
-        assert_eq!(expires(&odd), None);
-        let huge = claims(&URL_SAFE_NO_PAD.encode(r#"{"exp":1e300}"#)).unwrap();
-        assert_eq!(expires(&huge), None);
+        assert_eq!(scheme(Place::PathSegment(9)).identify(&Request { path: "/a", ..Request::default() }), None);
+    }
+
+    proptest! {
+        #[test]
+        fn takes_anything(text in "\\PC{0,60}", number in 1usize..4) {
+            let request = Request {
+                path: &text,
+                query: Some(text.as_str().into()),
+                cookie: Some(text.as_str().into()),
+                headers: Some(&text),
+                ..Request::default()
+            };
+            for place in [Place::Query("a".into()), Place::Cookie("a".into()), Place::Header("a".into()), Place::PathSegment(number)] {
+                prop_assert_eq!(scheme(place).identify(&request), None);
+            }
+        }
     }
 }

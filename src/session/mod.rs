@@ -3,17 +3,32 @@
 //! A file per scheme; the first scheme of the config that fits a request wins. Schemes read, they verify
 //! nothing: the edge did that, which is why only accepted requests count against a session.
 
+mod cmcd;
+pub mod component;
+mod custom;
 mod grammar;
 mod jwt;
+pub mod request;
 mod secure_media_delivery;
+mod signed;
+mod stream_key;
+pub mod token;
 
 use std::borrow::Cow;
 
 use chrono::{DateTime, Utc};
 use serde::Deserialize;
 
+use crate::logs::fields::{Field, FieldSet};
+use cmcd::Cmcd;
+use component::{Credential, is_name};
+use custom::Custom;
 pub use grammar::{Grammar, GrammarError};
+use jwt::Jwt;
+use request::Request;
 use secure_media_delivery::SecureMediaDelivery;
+use signed::Signed;
+use stream_key::StreamKey;
 
 /// An entry `[[session]]` as it is written.
 #[derive(Debug, Deserialize)]
@@ -26,12 +41,51 @@ pub struct SchemeConfig {
     max_length: usize,
     #[serde(default = "default_alphabet")]
     alphabet: String,
+    query: Option<String>,
+    cookie: Option<String>,
+    header: Option<String>,
+    path_segment: Option<usize>,
+    claim: Option<String>,
+    field: Option<String>,
+    pattern: Option<String>,
+    bound: Option<bool>,
 }
 
-#[derive(Clone, Copy, Debug, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 enum SchemeName {
     SecureMediaDelivery,
+    Jwt,
+    SignedCookie,
+    SignedUrl,
+    StreamKey,
+    Cmcd,
+    Custom,
+}
+
+impl SchemeName {
+    fn name(self) -> &'static str {
+        match self {
+            SchemeName::SecureMediaDelivery => secure_media_delivery::NAME,
+            SchemeName::Jwt => jwt::NAME,
+            SchemeName::SignedCookie => signed::COOKIE_NAME,
+            SchemeName::SignedUrl => signed::URL_NAME,
+            SchemeName::StreamKey => stream_key::NAME,
+            SchemeName::Cmcd => cmcd::NAME,
+            SchemeName::Custom => custom::NAME,
+        }
+    }
+
+    /// The keys that mean something to it, beside those of the grammar.
+    fn keys(self) -> &'static [&'static str] {
+        match self {
+            SchemeName::Jwt => &["query", "cookie", "header", "path_segment", "claim"],
+            SchemeName::SignedCookie => &["cookie"],
+            SchemeName::SignedUrl => &["query"],
+            SchemeName::Custom => &["field", "pattern", "bound"],
+            SchemeName::SecureMediaDelivery | SchemeName::StreamKey | SchemeName::Cmcd => &[],
+        }
+    }
 }
 
 fn default_min_length() -> usize {
@@ -50,6 +104,11 @@ fn default_alphabet() -> String {
 #[derive(Clone, Debug)]
 pub enum Scheme {
     SecureMediaDelivery(SecureMediaDelivery),
+    Jwt(Jwt),
+    Signed(Signed),
+    StreamKey(StreamKey),
+    Cmcd(Cmcd),
+    Custom(Custom),
 }
 
 /// Why an entry `[[session]]` was refused.
@@ -57,6 +116,12 @@ pub enum Scheme {
 pub enum SchemeError {
     #[error(transparent)]
     Grammar(#[from] GrammarError),
+    #[error("{key} means nothing to the scheme {scheme}")]
+    Meaningless { scheme: &'static str, key: &'static str },
+    #[error("{key}: {name:?} is no name (1 to 64 of A-Z a-z 0-9 - _ .)")]
+    Name { key: &'static str, name: String },
+    #[error("{0}")]
+    Wrong(String),
 }
 
 impl TryFrom<SchemeConfig> for Scheme {
@@ -64,8 +129,55 @@ impl TryFrom<SchemeConfig> for Scheme {
 
     fn try_from(config: SchemeConfig) -> Result<Scheme, SchemeError> {
         let grammar = Grammar::new(config.min_length, config.max_length, &config.alphabet)?;
-        Ok(match config.scheme {
+        let scheme = config.scheme;
+        let given = [
+            ("query", config.query.is_some()),
+            ("cookie", config.cookie.is_some()),
+            ("header", config.header.is_some()),
+            ("path_segment", config.path_segment.is_some()),
+            ("claim", config.claim.is_some()),
+            ("field", config.field.is_some()),
+            ("pattern", config.pattern.is_some()),
+            ("bound", config.bound.is_some()),
+        ];
+        if let Some((key, _)) = given.into_iter().find(|(key, given)| *given && !scheme.keys().contains(key)) {
+            return Err(SchemeError::Meaningless { scheme: scheme.name(), key });
+        }
+        for (key, name) in [("query", &config.query), ("cookie", &config.cookie), ("header", &config.header)] {
+            if let Some(name) = name.as_ref().filter(|name| !is_name(name)) {
+                return Err(SchemeError::Name { key, name: name.clone() });
+            }
+        }
+        let wrong = |reason: &str| SchemeError::Wrong(reason.to_owned());
+        Ok(match scheme {
             SchemeName::SecureMediaDelivery => Scheme::SecureMediaDelivery(SecureMediaDelivery::new(grammar)),
+            SchemeName::Jwt => {
+                let place = match (config.query, config.cookie, config.header, config.path_segment) {
+                    (Some(name), None, None, None) => jwt::Place::Query(name),
+                    (None, Some(name), None, None) => jwt::Place::Cookie(name),
+                    (None, None, Some(name), None) => jwt::Place::Header(name),
+                    (None, None, None, Some(number @ 1..)) => jwt::Place::PathSegment(number),
+                    (None, None, None, Some(0)) => return Err(wrong("path_segment: segments are counted from 1")),
+                    _ => {
+                        return Err(wrong(
+                            "one of query, cookie, header and path_segment is needed: where the token stands",
+                        ));
+                    }
+                };
+                let claim =
+                    config.claim.ok_or_else(|| wrong("claim is needed: which claim is the session, such as sid"))?;
+                Scheme::Jwt(Jwt::new(grammar, claim, place))
+            }
+            SchemeName::SignedCookie => Scheme::Signed(Signed::new(grammar, signed::Place::Cookie, config.cookie)),
+            SchemeName::SignedUrl => Scheme::Signed(Signed::new(grammar, signed::Place::Url, config.query)),
+            SchemeName::StreamKey => Scheme::StreamKey(StreamKey),
+            SchemeName::Cmcd => Scheme::Cmcd(Cmcd::new(grammar)),
+            SchemeName::Custom => {
+                let field = config.field.ok_or_else(|| wrong("field is needed: which field of the log to look at"))?;
+                let pattern = config.pattern.ok_or_else(|| wrong("pattern is needed"))?;
+                let bound = config.bound.unwrap_or(false);
+                Scheme::Custom(Custom::new(grammar, &field, &pattern, bound).map_err(SchemeError::Wrong)?)
+            }
         })
     }
 }
@@ -75,7 +187,40 @@ impl Scheme {
     pub fn name(&self) -> &'static str {
         match self {
             Scheme::SecureMediaDelivery(_) => secure_media_delivery::NAME,
+            Scheme::Jwt(_) => jwt::NAME,
+            Scheme::Signed(scheme) => scheme.name(),
+            Scheme::StreamKey(_) => stream_key::NAME,
+            Scheme::Cmcd(_) => cmcd::NAME,
+            Scheme::Custom(_) => custom::NAME,
         }
+    }
+
+    /// The fields that it looks at, beside the path.
+    pub fn fields(&self) -> FieldSet {
+        match self {
+            Scheme::SecureMediaDelivery(_) => FieldSet::default(),
+            Scheme::Jwt(scheme) => FieldSet::of(scheme.field()),
+            Scheme::Signed(scheme) => FieldSet::of([scheme.field()]),
+            Scheme::StreamKey(_) => FieldSet::of([Field::Headers]),
+            Scheme::Cmcd(_) => FieldSet::of([Field::Query, Field::CmcdSession]),
+            Scheme::Custom(scheme) => FieldSet::of([scheme.field()]),
+        }
+    }
+
+    fn identify<'a>(&self, request: &Request<'a>) -> Option<Found<'a>> {
+        match self {
+            Scheme::SecureMediaDelivery(scheme) => scheme.identify(request),
+            Scheme::Jwt(scheme) => scheme.identify(request),
+            Scheme::Signed(scheme) => scheme.identify(request),
+            Scheme::StreamKey(scheme) => scheme.identify(request),
+            Scheme::Cmcd(scheme) => scheme.identify(request),
+            Scheme::Custom(scheme) => scheme.identify(request),
+        }
+    }
+
+    /// A status with which the edge refuses tokens of this scheme, beside `refused_status`.
+    fn refused_status(&self) -> Option<u16> {
+        matches!(self, Scheme::StreamKey(_)).then_some(stream_key::REFUSED_STATUS)
     }
 }
 
@@ -88,8 +233,15 @@ pub struct Session {
     /// There is no id; the signature stands in for one.
     pub derived: bool,
     /// What WAF matches.
-    pub credential: Option<String>,
+    pub credential: Option<Credential>,
     pub token_expires: Option<DateTime<Utc>>,
+}
+
+/// What a scheme finds: the session, and the path without its token.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found<'a> {
+    pub session: Session,
+    pub path: Cow<'a, str>,
 }
 
 /// The session of a request, and the path without its token.
@@ -98,14 +250,77 @@ pub struct Playback<'a> {
     pub scheme: &'static str,
     pub session: Session,
     pub path: Cow<'a, str>,
+    /// A status with which the edge refuses such tokens, beside `refused_status`.
+    pub refused_status: Option<u16>,
 }
 
-/// Finds the session of a request with this path (decoded once): by the first scheme that fits.
-pub fn identify<'a>(schemes: &[Scheme], path: &'a str) -> Option<Playback<'a>> {
+/// Finds the session of a request: by the first scheme that fits.
+pub fn identify<'a>(schemes: &[Scheme], request: &Request<'a>) -> Option<Playback<'a>> {
     schemes.iter().find_map(|scheme| {
-        let (session, path) = match scheme {
-            Scheme::SecureMediaDelivery(scheme) => scheme.identify(path)?,
-        };
-        Some(Playback { scheme: scheme.name(), session, path })
+        let Found { session, path } = scheme.identify(request)?;
+        Some(Playback { scheme: scheme.name(), session, path, refused_status: scheme.refused_status() })
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn scheme(text: &str) -> Result<Scheme, String> {
+        let config: SchemeConfig = toml::from_str(text).map_err(|error| error.to_string())?;
+        Scheme::try_from(config).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn every_scheme_of_the_design_is_taken() {
+        for (text, name) in [
+            ("scheme = 'secure-media-delivery'", "secure-media-delivery"),
+            ("scheme = 'jwt'\nquery = 'token'\nclaim = 'sid'", "jwt"),
+            ("scheme = 'jwt'\npath_segment = 2\nclaim = 'sid'", "jwt"),
+            ("scheme = 'signed-cookie'", "signed-cookie"),
+            ("scheme = 'signed-cookie'\ncookie = 'session'", "signed-cookie"),
+            ("scheme = 'signed-url'\nquery = 'sid'", "signed-url"),
+            ("scheme = 'stream-key'", "stream-key"),
+            ("scheme = 'cmcd'\nmin_length = 8", "cmcd"),
+            ("scheme = 'custom'\nfield = 'cs-uri-query'\npattern = 'u=(?<session>[^&]+)'\nbound = true", "custom"),
+        ] {
+            assert_eq!(scheme(text).unwrap().name(), name, "{text}");
+        }
+    }
+
+    #[test]
+    fn wrong_entries_say_what_to_do() {
+        for (text, part) in [
+            ("scheme = 'jwt'\nclaim = 'sid'", "one of query, cookie, header and path_segment"),
+            ("scheme = 'jwt'\nclaim = 'sid'\nquery = 'a'\ncookie = 'b'", "one of query"),
+            ("scheme = 'jwt'\nquery = 'token'", "claim is needed"),
+            ("scheme = 'jwt'\npath_segment = 0\nclaim = 'sid'", "from 1"),
+            ("scheme = 'cmcd'\ncookie = 'a'", "cookie means nothing to the scheme cmcd"),
+            ("scheme = 'secure-media-delivery'\nclaim = 'a'", "claim means nothing"),
+            ("scheme = 'signed-url'\nquery = 'a b'", "no name"),
+            ("scheme = 'custom'\nfield = 'cs-uri-stem'", "pattern is needed"),
+            ("scheme = 'custom'\npattern = 'x'", "field is needed"),
+            ("scheme = 'smd'", "unknown variant"),
+        ] {
+            let error = scheme(text).unwrap_err();
+            assert!(error.contains(part), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn the_first_scheme_that_fits_wins() {
+        let schemes = [
+            scheme("scheme = 'jwt'\nquery = 'token'\nclaim = 'sid'").unwrap(),
+            scheme("scheme = 'custom'\nfield = 'cs-uri-query'\npattern = 'u=(?<session>[^&]+)'").unwrap(),
+        ];
+        // {"sid":"from-the-jwt"}
+        let both = "u=from-the-query&token=e30.eyJzaWQiOiJmcm9tLXRoZS1qd3QifQ.c2lnbmF0dXJl";
+        let of = |query: &str| {
+            let request = Request { query: Some(query.to_owned().into()), ..Request::default() };
+            identify(&schemes, &request).map(|playback| (playback.scheme, playback.session.id))
+        };
+        assert_eq!(of(both), Some(("jwt", "from-the-jwt".to_owned())));
+        assert_eq!(of("u=from-the-query"), Some(("custom", "from-the-query".to_owned())));
+        assert_eq!(of("x=1"), None);
+    }
 }

@@ -8,7 +8,9 @@ use std::borrow::Cow;
 
 use serde_json::Value;
 
-use super::{Grammar, Session, jwt};
+use super::component::{Component, Credential};
+use super::request::Request;
+use super::{Found, Grammar, Session, token};
 
 pub const NAME: &str = "secure-media-delivery";
 
@@ -24,24 +26,25 @@ impl SecureMediaDelivery {
 
     /// The session, and the path without the token. The id is the credential: WAF matches `/ID.` at the
     /// path's beginning.
-    pub fn identify<'a>(&self, path: &'a str) -> Option<(Session, Cow<'a, str>)> {
-        let (token, _) = path.strip_prefix('/')?.split_once('/')?;
-        let rest = &path[1 + token.len()..];
-        let mut parts = token.split('.');
+    pub fn identify<'a>(&self, request: &Request<'a>) -> Option<Found<'a>> {
+        let path = request.path;
+        let (segment, _) = path.strip_prefix('/')?.split_once('/')?;
+        let rest = &path[1 + segment.len()..];
+        let mut parts = segment.split('.');
         let (id, header, payload, signature) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
         let complete = parts.next().is_none() && !header.is_empty() && !signature.is_empty();
         if !complete || !self.grammar.accepts(id) {
             return None;
         }
-        let claims = jwt::claims(payload)?;
+        let claims = token::claims(payload)?;
         let session = Session {
             id: id.to_owned(),
             bound: claims.get("ssn").and_then(Value::as_bool) == Some(true),
             derived: false,
-            credential: Some(id.to_owned()),
-            token_expires: jwt::expires(&claims),
+            credential: Some(Credential { component: Component::PathStart, text: id.to_owned() }),
+            token_expires: token::expires(&claims),
         };
-        Some((session, Cow::Borrowed(rest)))
+        Some(Found { session, path: Cow::Borrowed(rest) })
     }
 }
 
@@ -57,6 +60,10 @@ mod tests {
         SecureMediaDelivery::new(Grammar::new(6, 200, "A-Za-z0-9_-").unwrap())
     }
 
+    fn identify(path: &str) -> Option<Found<'_>> {
+        scheme().identify(&Request { path, ..Request::default() })
+    }
+
     fn token(payload: &str) -> String {
         format!("eyJhbGciOiJIUzI1NiJ9.{}.c2lnbmF0dXJl", URL_SAFE_NO_PAD.encode(payload))
     }
@@ -64,9 +71,9 @@ mod tests {
     #[test]
     fn a_bound_session() {
         let path = format!("/Ab3dEf6hIj9k.{}/live/a.m3u8", token(r#"{"ssn":true,"exp":1795200000}"#));
-        let (session, rest) = scheme().identify(&path).unwrap();
+        let Found { session, path: rest } = identify(&path).unwrap();
         assert_eq!((session.id.as_str(), session.bound, session.derived), ("Ab3dEf6hIj9k", true, false));
-        assert_eq!(session.credential.as_deref(), Some("Ab3dEf6hIj9k"));
+        assert_eq!(session.credential.unwrap().text, "Ab3dEf6hIj9k");
         assert_eq!(session.token_expires, chrono::DateTime::from_timestamp(1_795_200_000, 0));
         assert_eq!(rest, "/live/a.m3u8");
     }
@@ -75,7 +82,7 @@ mod tests {
     fn without_ssn_the_id_is_anybodys_choice() {
         for payload in ["{}", r#"{"ssn":false}"#, r#"{"ssn":"true"}"#, r#"{"ssn":1}"#] {
             let path = format!("/Ab3dEf6hIj9k.{}/live/a.m3u8", token(payload));
-            assert!(!scheme().identify(&path).unwrap().0.bound, "{payload}");
+            assert!(!identify(&path).unwrap().session.bound, "{payload}");
         }
     }
 
@@ -94,14 +101,14 @@ mod tests {
             "/".to_owned(),
             String::new(),
         ] {
-            assert_eq!(scheme().identify(&path), None, "{path}");
+            assert_eq!(identify(&path), None, "{path}");
         }
     }
 
     proptest! {
         #[test]
         fn takes_any_path_and_gives_only_ids_of_the_grammar(path in "/?[\\PC]{0,12}(\\.[A-Za-z0-9_-]{0,20}){0,4}(/\\PC{0,10})?") {
-            if let Some((session, _)) = scheme().identify(&path) {
+            if let Some(Found { session, .. }) = identify(&path) {
                 prop_assert!(scheme().grammar.accepts(&session.id));
             }
         }

@@ -1,84 +1,220 @@
-//! What the name of a log object says: the distribution and the hour of its requests.
+//! What the key of a log object says: the distribution, and the time of its requests.
 //!
 //! Source: CloudFront Developer Guide, "Standard logging (legacy)": objects are named
 //! `<prefix>/<distribution>.YYYY-MM-DD-HH.<unique>.gz`, UTC, the hour being that of the requests
-//! however late the object arrives. The unique part has no fixed length or alphabet.
+//! however late the object arrives; the unique part has no fixed length or alphabet. "Standard logging (v2)": folders
+//! of the same hour, as the delivery was set up, plain (`2026/11/20/19`) or as pairs (`year=2026/month=11/…`), whose keys
+//! have any case. Firehose's folders look alike but carry the hour of arrival.
 
 use chrono::{DateTime, NaiveDate, TimeDelta, Utc};
 
-/// Distribution and hour of the requests in a standard log object.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct StandardName {
-    pub distribution: String,
-    pub hour: DateTime<Utc>,
+/// The distribution that a key names, in the object's name or in a folder.
+pub fn distribution(key: &str) -> Option<&str> {
+    let (folders, name) = key.rsplit_once('/').unwrap_or(("", key));
+    let of_folder = || {
+        folders.split('/').find_map(|folder| match folder.split_once('=') {
+            Some((key, value)) => key.eq_ignore_ascii_case("distributionid").then_some(value),
+            None => (folder.len() >= 13 && folder.starts_with('E') && is_distribution(folder)).then_some(folder),
+        })
+    };
+    standard_name(name).map(|(distribution, _)| distribution).or_else(of_folder).filter(|id| is_distribution(id))
 }
 
-/// Reads a key; none if it is not named in the standard way.
-pub fn standard(key: &str) -> Option<StandardName> {
-    let name = key.rsplit('/').next()?;
+fn is_distribution(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit())
+}
+
+/// Distribution and hour in a name such as `E2EXAMPLE.2026-11-20-19.e519cdee.gz`.
+fn standard_name(name: &str) -> Option<(&str, DateTime<Utc>)> {
     let mut parts = name.split('.');
-    let distribution = parts.next()?;
-    let hour = parts.next()?;
-    let unique = parts.next()?;
-    let named = !distribution.is_empty()
-        && distribution.bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit())
-        && !unique.is_empty();
-    if !named || hour.len() != 13 {
-        return None;
-    }
-    let (date, hour_of_day) = hour.split_at(10);
-    let date = NaiveDate::parse_from_str(date, "%Y-%m-%d").ok()?;
-    let hour_of_day: u32 = hour_of_day.strip_prefix('-')?.parse().ok()?;
-    Some(StandardName { distribution: distribution.to_owned(), hour: date.and_hms_opt(hour_of_day, 0, 0)?.and_utc() })
+    let (distribution, hour, unique) = (parts.next()?, parts.next()?, parts.next()?);
+    let (date, of_day) = hour.split_at_checked(10)?;
+    let named = is_distribution(distribution) && !unique.is_empty();
+    if named { hour_of(date, of_day.strip_prefix('-')?).map(|hour| (distribution, hour)) } else { None }
 }
 
-/// Whether an object can hold requests of `since` or later: by the hour in its name, else by its arrival.
-/// Rows of the first minutes of the next hour do occur, so an hour counts until an hour after its end.
+/// A stretch of time that a key names, an hour or a day, and nothing before or after it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Period {
+    pub start: DateTime<Utc>,
+    pub end: DateTime<Utc>,
+}
+
+impl Period {
+    fn hour(start: DateTime<Utc>) -> Period {
+        Period { start, end: start + TimeDelta::hours(1) }
+    }
+}
+
+/// The hour, or else the day, in a key: of the requests, or where Firehose made the folders of their arrival.
+pub fn period(key: &str) -> Option<Period> {
+    let (folders, name) = key.rsplit_once('/').unwrap_or(("", key));
+    standard_name(name).map(|(_, hour)| Period::hour(hour)).or_else(|| period_of_folders(folders))
+}
+
+/// The period that folders name. They may be the beginning of a key, as long as no folder is cut off.
+pub fn period_of_folders(folders: &str) -> Option<Period> {
+    let (mut date, mut of_day) = (None, None);
+    let (mut year, mut month, mut day) = (None, None, None);
+    for folder in folders.split('/') {
+        let (key, value) = match folder.split_once('=') {
+            Some((key, value)) => (Some(key.to_ascii_lowercase()), value),
+            None => (None, folder),
+        };
+        // 2026-11-20, 20261120, either with an hour behind it.
+        if matches!(key.as_deref(), None | Some("dt" | "date" | "day" | "datehour" | "hour"))
+            && let Some((found, hour)) = date_and_hour(value)
+        {
+            date = Some(found);
+            of_day = hour;
+            continue;
+        }
+        let number = |digits: usize| {
+            (value.len() == digits && value.bytes().all(|byte| byte.is_ascii_digit())).then(|| value.to_owned())
+        };
+        match key.as_deref() {
+            Some("year" | "yyyy" | "y") => year = number(4),
+            Some("month" | "mm" | "m") => month = number(2),
+            Some("day" | "dd" | "d") => day = number(2),
+            Some("hour" | "hh" | "h") => of_day = number(2),
+            Some(_) => {}
+            // Plain folders: year, month, day and hour in this order, whatever stands between them.
+            None if number(4).is_some_and(|year| year.starts_with("20")) => {
+                (year, month, day, of_day) = (number(4), None, None, None);
+            }
+            None if year.is_some() && month.is_none() => month = number(2),
+            None if month.is_some() && day.is_none() => day = number(2),
+            None if (day.is_some() || date.is_some()) && of_day.is_none() => of_day = number(2),
+            None => {}
+        }
+    }
+    let date = match (date, year, month, day) {
+        (Some(date), ..) => date,
+        (None, Some(year), Some(month), Some(day)) => format!("{year}-{month}-{day}"),
+        _ => return None,
+    };
+    match of_day {
+        Some(hour) => hour_of(&date, &hour).map(Period::hour),
+        None => {
+            let start = hour_of(&date, "00")?;
+            Some(Period { start, end: start + TimeDelta::days(1) })
+        }
+    }
+}
+
+/// `YYYY-MM-DD` and perhaps the hour in `2026-11-20`, `2026-11-20-19`, `20261120` or `2026112019`.
+fn date_and_hour(text: &str) -> Option<(String, Option<String>)> {
+    let digits: String = text.chars().filter(char::is_ascii_digit).collect();
+    let dashes = [(8, "0000-00-00"), (10, "0000-00-00-00"), (8, "00000000"), (10, "0000000000")];
+    let shape: String = text.chars().map(|c| if c.is_ascii_digit() { '0' } else { c }).collect();
+    let (length, _) = dashes.into_iter().find(|(_, known)| *known == shape)?;
+    let date = format!("{}-{}-{}", &digits[..4], &digits[4..6], &digits[6..8]);
+    hour_of(&date, "00")?;
+    Some((date, (length == 10).then(|| digits[8..].to_owned())))
+}
+
+fn hour_of(date: &str, hour: &str) -> Option<DateTime<Utc>> {
+    let date = NaiveDate::parse_from_str(date, "%Y-%m-%d").ok()?;
+    let hour: u32 = (hour.len() == 2).then(|| hour.parse().ok())??;
+    Some(date.and_hms_opt(hour, 0, 0)?.and_utc())
+}
+
+/// Whether an object can hold requests of `since` or later: by the time in its key, else by its arrival.
+/// Rows of the first minutes of the next hour do occur, so a period counts until an hour after its end. What arrived in an
+/// hour holds no later requests, so hours of arrival may be taken for hours of requests here.
 pub fn may_hold_since(key: &str, arrived_at: DateTime<Utc>, since: DateTime<Utc>) -> bool {
-    match standard(key) {
-        Some(name) => name.hour + TimeDelta::hours(2) > since,
+    match period(key) {
+        Some(period) => period.end + TimeDelta::hours(1) > since,
         None => arrived_at >= since,
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
+    fn at(text: &str) -> DateTime<Utc> {
+        text.parse().unwrap()
+    }
+
     #[test]
-    fn the_hour_is_read_from_every_known_form_of_name() {
-        let hour = NaiveDate::from_ymd_opt(2026, 11, 20).unwrap().and_hms_opt(19, 0, 0).unwrap().and_utc();
+    fn the_hour_is_read_from_every_known_form_of_key() {
+        let hour = Period::hour(at("2026-11-20T19:00:00Z"));
         for key in [
             "E2EXAMPLE.2026-11-20-19.RT4KCN4SGK9.gz",
             "logs/cdn/E2EXAMPLE.2026-11-20-19.e519cdee.gz",
             "E2EXAMPLE.2026-11-20-19.2bd0b06.parquet",
             "E2EXAMPLE.2026-11-20-19.e519cdee",
+            "year=2026/month=11/day=20/hour=19/x.parquet",
+            "AWSLogs/aws-account-id=111122223333/CloudFront/DistributionId=EDFDVBD6EXAMPLE/Year=2026/MONTH=11/Day=20/HOUR=19/x",
+            "AWSLogs/111122223333/CloudFront/2026/11/20/19/x.gz",
+            "rt/2026/11/20/19/rt-logs-1-2026-11-20-19-04-11-7a2b.gz",
+            "dt=2026-11-20/hour=19/x.gz",
+            "2026-11-20/19/x.gz",
+            "2026-11-20-19/x.gz",
+            "2026112019/x.gz",
+            "date=20261120/hh=19/x.gz",
+            // The name beats the folders.
+            "2020/01/01/00/E2EXAMPLE.2026-11-20-19.e519cdee.gz",
         ] {
-            assert_eq!(standard(key), Some(StandardName { distribution: "E2EXAMPLE".into(), hour }), "{key}");
+            assert_eq!(period(key), Some(hour), "{key}");
+        }
+        let day = Period { start: at("2026-11-20T00:00:00Z"), end: at("2026-11-21T00:00:00Z") };
+        for key in ["year=2026/month=11/day=20/x.gz", "2026/11/20/x.gz", "2026-11-20/x.gz", "2026/11/20/other/x.gz"] {
+            assert_eq!(period(key), Some(day), "{key}");
         }
     }
 
     #[test]
-    fn other_names_are_not_standard() {
+    fn other_keys_name_no_time() {
         for key in [
             "access.log",
             "E2.2026-11-20.x.gz",
             "E2.2026-11-20-25.x.gz",
             "E2.2026-13-20-01.x.gz",
             "e2.2026-11-20-19.x.gz",
+            "111122223333/x.gz",
+            "year=2026/month=11/x.gz",
+            "2026/13/20/x.gz",
+            "é2026-11-20/x.gz",
             "",
         ] {
-            assert_eq!(standard(key), None, "{key}");
+            assert_eq!(period(key), None, "{key}");
+        }
+    }
+
+    #[test]
+    fn distributions() {
+        for (key, expected) in [
+            ("logs/E2EXAMPLE.2026-11-20-19.x.gz", Some("E2EXAMPLE")),
+            ("DistributionId=EDFDVBD6EXAMPLE/2026/11/20/19/x", Some("EDFDVBD6EXAMPLE")),
+            ("distributionid=EDFDVBD6EXAMPLE/x", Some("EDFDVBD6EXAMPLE")),
+            ("AWSLogs/111122223333/CloudFront/EDFDVBD6EXAMPLE/2026/x.gz", Some("EDFDVBD6EXAMPLE")),
+            ("AWSLogs/111122223333/CloudFront/x.gz", None),
+            ("distributionid=<script>/x", None),
+        ] {
+            assert_eq!(distribution(key), expected, "{key}");
         }
     }
 
     #[test]
     fn the_name_beats_the_arrival() {
-        let since = "2026-11-20T10:00:00Z".parse().unwrap();
-        let late: DateTime<Utc> = "2026-11-21T00:00:00Z".parse().unwrap();
+        let since = at("2026-11-20T10:00:00Z");
+        let late = at("2026-11-21T00:00:00Z");
         assert!(may_hold_since("E2.2026-11-20-09.x.gz", since, since));
         assert!(!may_hold_since("E2.2026-11-20-08.x.gz", late, since));
+        assert!(!may_hold_since("year=2026/month=11/day=19/x.gz", late, since));
         assert!(may_hold_since("other.gz", late, since));
         assert!(!may_hold_since("other.gz", since - TimeDelta::seconds(1), since));
+    }
+
+    proptest! {
+        #[test]
+        fn takes_any_key(key in "((year|Month|dt)=)?[0-9/=.a-zE-]{0,40}\\PC{0,5}") {
+            period(&key);
+            distribution(&key);
+        }
     }
 }

@@ -1,17 +1,21 @@
-//! Packs sessions into rules: as many as possible into one anchored regular expression.
+//! Packs credentials into rules: as many as possible into one regular expression.
 //!
 //! Exactness comes first. A credential has passed its scheme's grammar, is escaped here all the same, and is
-//! closed by the delimiter that ends it in the request, so that no rule matches a session that is not meant.
+//! closed by what ends it in the request, or is a fragment of a signature that no other token has, so that no rule
+//! matches a session that is not meant.
 
 use aws_sdk_wafv2::primitives::Blob;
 use aws_sdk_wafv2::types::{
-    BlockAction, ByteMatchStatement, CountAction, FieldToMatch, PositionalConstraint, RegexMatchStatement, Rule,
-    RuleAction, Statement, TextTransformation, TextTransformationType, UriPath, VisibilityConfig,
+    BlockAction, ByteMatchStatement, CookieMatchPattern, Cookies, CountAction, FieldToMatch, MapMatchScope,
+    OrStatement, OversizeHandling, PositionalConstraint, QueryString, RegexMatchStatement, Rule, RuleAction,
+    SingleHeader, SingleQueryArgument, Statement, TextTransformation, TextTransformationType, UriPath,
+    VisibilityConfig,
 };
-use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use crate::config::Mode;
+use crate::session::component::{Component, Credential};
+use crate::session::token::FRAGMENT_CHARACTERS;
 
 /// Characters of a regular expression, at most. Source: AWS WAF quotas (the API model says 512, the quota is 200).
 pub const MAX_REGEX_CHARACTERS: usize = 200;
@@ -25,15 +29,65 @@ pub const STARTS_WITH_WCU: u64 = 2;
 /// What names of our rules begin with; no other rule is ever touched.
 pub const RULE_PREFIX: &str = "streamwarden-";
 
-/// The regular expression around the packed ids of `secure-media-delivery`: `/ID.` at the path's beginning.
-const PATH_OPEN: &str = "^/(?:";
-const PATH_CLOSE: &str = r")\.";
+/// Characters of the name of a query argument, and of a cookie, that WAF can look at alone.
+/// Source: AWS WAF API, `SingleQueryArgument`, `CookieMatchPattern`.
+const MAX_ARGUMENT_NAME: usize = 30;
+const MAX_COOKIE_NAME: usize = 60;
 
-/// One session that is to be blocked or counted.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+/// One credential of a session that is to be blocked or counted.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
     pub session_id: String,
-    pub credential: String,
+    pub credential: Credential,
+}
+
+/// How credentials are put into an expression, and what it is applied to. Those of one form share rules.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Form {
+    component: Component,
+    open: String,
+    close: String,
+}
+
+impl Form {
+    fn of(credential: &Credential) -> Form {
+        let (component, open, close) = match &credential.component {
+            Component::PathStart => (Component::Path, "^/(?:".to_owned(), r")\.".to_owned()),
+            // Players send it escaped as a rule; whether WAF unescapes an argument is not documented.
+            Component::Cmcd => {
+                (Component::Cmcd, "(?:^|,|%2[Cc])sid(?:=|%3[Dd])(?:\"|%22)(?:".to_owned(), ")(?:\"|%22)".to_owned())
+            }
+            Component::Word(class, component) => {
+                (component.as_ref().clone(), format!("(?:^|[^{class}])(?:"), format!(")(?:[^{class}]|$)"))
+            }
+            // Long enough to be found nowhere else.
+            component if credential.text.len() >= FRAGMENT_CHARACTERS => {
+                (component.clone(), "(?:".to_owned(), ")".to_owned())
+            }
+            // All of a short signature but its last character.
+            component => (
+                component.clone(),
+                "(?:^|[^A-Za-z0-9_~-])(?:".to_owned(),
+                ")[A-Za-z0-9_~-]=*(?:[^A-Za-z0-9_~=-]|$)".to_owned(),
+            ),
+        };
+        Form { component, open, close }
+    }
+
+    /// Statements that apply one pattern, WCUs of each.
+    fn statements(&self, one: impl Fn(FieldToMatch) -> Statement) -> (Statement, u64) {
+        match &self.component {
+            Component::Cmcd => {
+                let either = OrStatement::builder()
+                    .statements(one(query_argument("cmcd")))
+                    .statements(one(header("cmcd-session")))
+                    .build()
+                    .expect("two statements are given");
+                (Statement::builder().or_statement(either).build(), 2)
+            }
+            component => (one(field_to_match(component)), 1),
+        }
+    }
 }
 
 /// A rule, before it has a priority.
@@ -44,6 +98,8 @@ pub struct PackedRule {
     pub mode: Mode,
     /// Session ids, in the order of their credentials.
     pub sessions: Vec<String>,
+    /// Where in a request it matches.
+    pub component: String,
     pub wcu: u64,
     /// What it matches, as people read it.
     pub pattern: String,
@@ -59,71 +115,89 @@ pub struct Packed {
     pub left_out: Vec<String>,
 }
 
-/// Packs targets of the scheme `secure-media-delivery` into rules of at most `room` WCUs.
+/// Packs targets into rules of at most `room` WCUs.
 ///
 /// A pure function of the set of targets: the order in which they come does not matter, and equal sets give
 /// equal rules. Targets of equal credentials are packed once.
 pub fn pack(targets: &[Target], mode: Mode, room: u64) -> Packed {
-    let mut sorted: Vec<&Target> = targets.iter().collect();
-    sorted.sort_by(|a, b| (&a.credential, &a.session_id).cmp(&(&b.credential, &b.session_id)));
+    let mut sorted: Vec<(Form, &Target)> =
+        targets.iter().map(|target| (Form::of(&target.credential), target)).collect();
+    sorted
+        .sort_by(|(a, x), (b, y)| (a, &x.credential.text, &x.session_id).cmp(&(b, &y.credential.text, &y.session_id)));
     let mut packed = Packed::default();
-    for group in groups(&sorted) {
-        let rule = rule_for(&group, mode);
+    let mut left_out = std::collections::BTreeSet::new();
+    for (form, group) in groups(&sorted) {
+        let rule = rule_for(form, &group, mode);
         match rule {
             Some(rule) if packed.wcu + rule.wcu <= room => {
                 packed.wcu += rule.wcu;
                 packed.rules.push(rule);
             }
-            _ => packed.left_out.extend(group.iter().map(|target| target.session_id.clone())),
+            _ => left_out.extend(group.iter().map(|target| target.session_id.clone())),
         }
     }
+    packed.left_out = left_out.into_iter().collect();
     packed
 }
 
-/// Cuts sorted targets into runs that fit one expression each.
-fn groups<'a>(sorted: &[&'a Target]) -> Vec<Vec<&'a Target>> {
-    let limit = MAX_REGEX_CHARACTERS - PATH_OPEN.len() - PATH_CLOSE.len();
-    let mut groups: Vec<Vec<&Target>> = Vec::new();
-    let mut used = limit;
-    for target in sorted {
-        let length = escape(&target.credential).chars().count();
-        if let Some(group) = groups.last_mut() {
-            let same = group.last().is_some_and(|last| last.credential == target.credential);
+/// Cuts sorted targets into runs of one form that fit one expression each.
+fn groups<'a>(sorted: &[(Form, &'a Target)]) -> Vec<(Form, Vec<&'a Target>)> {
+    let mut groups: Vec<(Form, Vec<&Target>)> = Vec::new();
+    let mut used = 0;
+    for (form, target) in sorted {
+        let limit = MAX_REGEX_CHARACTERS.saturating_sub(form.open.len() + form.close.len());
+        let length = escape(&target.credential.text).chars().count();
+        if let Some((of, group)) = groups.last_mut().filter(|(of, _)| of == form) {
+            let same = group.last().is_some_and(|last| last.credential.text == target.credential.text);
             if same || used + 1 + length <= limit {
                 used += if same { 0 } else { 1 + length };
                 group.push(target);
                 continue;
             }
+            debug_assert_eq!(of, form);
         }
-        groups.push(vec![target]);
+        groups.push((form.clone(), vec![target]));
         used = length;
     }
     groups
 }
 
-fn rule_for(group: &[&Target], mode: Mode) -> Option<PackedRule> {
-    let mut credentials: Vec<&str> = group.iter().map(|target| target.credential.as_str()).collect();
+fn rule_for(form: Form, group: &[&Target], mode: Mode) -> Option<PackedRule> {
+    let mut credentials: Vec<&str> = group.iter().map(|target| target.credential.text.as_str()).collect();
     credentials.dedup();
-    let (statement, pattern, wcu) = match credentials.as_slice() {
-        [one] => {
+    let (statement, pattern, wcu) = match (credentials.as_slice(), &group[0].credential.component) {
+        // One alone is cheaper without an expression.
+        ([one], Component::PathStart) => {
             let start = format!("/{one}.");
             if start.len() > MAX_STRING_BYTES {
                 return None;
             }
             (starts_with(&start), start, STARTS_WITH_WCU)
         }
-        several => {
+        (several, _) => {
             let alternatives: Vec<String> = several.iter().map(|credential| escape(credential)).collect();
-            let pattern = format!("{PATH_OPEN}{}{PATH_CLOSE}", alternatives.join("|"));
-            (matches(&pattern), pattern, REGEX_WCU)
+            let pattern = format!("{}{}{}", form.open, alternatives.join("|"), form.close);
+            if pattern.chars().count() > MAX_REGEX_CHARACTERS {
+                return None;
+            }
+            let (statement, times) = form.statements(|field| matches(&pattern, field));
+            (statement, pattern, REGEX_WCU * times)
         }
     };
-    let digest = Sha256::digest(format!("{}\n{pattern}", mode.name()));
+    // What a name is made of decides which rules stay as they are: the same for the same content, for ever.
+    let component = match form.component {
+        Component::Path => String::new(),
+        other => format!("{other}\n"),
+    };
+    let digest = Sha256::digest(format!("{}\n{component}{pattern}", mode.name()));
     let digest: String = digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+    let mut sessions: Vec<String> = group.iter().map(|target| target.session_id.clone()).collect();
+    sessions.dedup();
     Some(PackedRule {
         name: format!("{RULE_PREFIX}{}-{digest}", mode.name()),
         mode,
-        sessions: group.iter().map(|target| target.session_id.clone()).collect(),
+        sessions,
+        component: group[0].credential.component.to_string(),
         wcu,
         pattern,
         statement,
@@ -143,8 +217,45 @@ fn escape(text: &str) -> String {
     escaped
 }
 
+/// What WAF has to look at. A name that is too long for it has the whole component looked at: a fragment is found in it
+/// just as well.
+fn field_to_match(component: &Component) -> FieldToMatch {
+    match component {
+        Component::Query(name) if name.len() <= MAX_ARGUMENT_NAME => query_argument(name),
+        Component::Query(_) | Component::QueryString => {
+            FieldToMatch::builder().query_string(QueryString::builder().build()).build()
+        }
+        Component::Cookie(name) if name.len() <= MAX_COOKIE_NAME => cookie(name),
+        Component::Cookie(_) => header("cookie"),
+        Component::Header(name) => header(name),
+        Component::PathStart | Component::Path | Component::Cmcd | Component::Word(..) => uri_path(),
+    }
+}
+
 fn uri_path() -> FieldToMatch {
     FieldToMatch::builder().uri_path(UriPath::builder().build()).build()
+}
+
+/// Its name is compared without regard to case.
+fn query_argument(name: &str) -> FieldToMatch {
+    let argument = SingleQueryArgument::builder().name(name.to_ascii_lowercase()).build().expect("a name is given");
+    FieldToMatch::builder().single_query_argument(argument).build()
+}
+
+fn header(name: &str) -> FieldToMatch {
+    let header = SingleHeader::builder().name(name.to_ascii_lowercase()).build().expect("a name is given");
+    FieldToMatch::builder().single_header(header).build()
+}
+
+/// WAF looks at the first 8 KB and 200 cookies. Beyond that the request goes on: no viewer is blocked for having many.
+fn cookie(name: &str) -> FieldToMatch {
+    let cookies = Cookies::builder()
+        .match_pattern(CookieMatchPattern::builder().included_cookies(name).build())
+        .match_scope(MapMatchScope::Value)
+        .oversize_handling(OversizeHandling::Continue)
+        .build()
+        .expect("all fields are given");
+    FieldToMatch::builder().cookies(cookies).build()
 }
 
 /// As it came: WAF inspects the path untransformed, and a transformation costs 10 WCUs.
@@ -167,10 +278,10 @@ fn starts_with(text: &str) -> Statement {
     Statement::builder().byte_match_statement(statement).build()
 }
 
-fn matches(pattern: &str) -> Statement {
+fn matches(pattern: &str, field: FieldToMatch) -> Statement {
     let statement = RegexMatchStatement::builder()
         .regex_string(pattern)
-        .field_to_match(uri_path())
+        .field_to_match(field)
         .text_transformations(no_transformation())
         .build()
         .expect("all fields are given");
@@ -215,7 +326,15 @@ mod tests {
     use super::*;
 
     fn target(id: &str) -> Target {
-        Target { session_id: id.into(), credential: id.into() }
+        with(Component::PathStart, id)
+    }
+
+    fn with(component: Component, text: &str) -> Target {
+        Target { session_id: text.into(), credential: Credential { component, text: text.into() } }
+    }
+
+    fn word(text: &str) -> Target {
+        with(Component::Word("0-9A-Z_a-z-".into(), Box::new(Component::QueryString)), text)
     }
 
     /// WAF's documented matching of the two statements that are made here, written anew.
@@ -262,6 +381,88 @@ mod tests {
         assert!(!matches_path(&single.rules[0], &path_of("abcdefg")));
     }
 
+    fn pattern_of(target: Target) -> Regex {
+        let packed = pack(&[target], Mode::Enforce, 10);
+        Regex::new(&packed.rules[0].pattern).unwrap()
+    }
+
+    #[test]
+    fn words_are_closed_on_both_sides() {
+        let pattern = pattern_of(word("abcdef"));
+        for text in ["abcdef", "u=abcdef", "u=abcdef&x=1", "x/abcdef/y"] {
+            assert!(pattern.is_match(text), "{text}");
+        }
+        for text in ["abcdefg", "u=xabcdef", "u=abcdef-1", "_abcdef"] {
+            assert!(!pattern.is_match(text), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_short_signature_is_closed_behind_its_last_character() {
+        let pattern = pattern_of(with(Component::Query("token".into()), "abcdefghijk"));
+        for text in ["h.p.abcdefghijkX", "abcdefghijk_", "h.p.abcdefghijk0="] {
+            assert!(pattern.is_match(text), "{text}");
+        }
+        for text in ["h.p.abcdefghijk", "h.p.abcdefghijkXY", "h.p.Xabcdefghijk0", "h.p.abcdefghijk==="] {
+            assert!(!pattern.is_match(text), "{text}");
+        }
+    }
+
+    #[test]
+    fn cmcd_as_players_send_it_and_decoded() {
+        let pattern = pattern_of(with(Component::Cmcd, "6e2fb550-c457"));
+        for text in ["sid=\"6e2fb550-c457\"", "bl=1,sid=\"6e2fb550-c457\",st=v", "bl%3D1%2Csid%3D%226e2fb550-c457%22"] {
+            assert!(pattern.is_match(text), "{text}");
+        }
+        for text in ["sid=\"6e2fb550-c4570\"", "com.x-sid=\"6e2fb550-c457\"", "cid=\"6e2fb550-c457\""] {
+            assert!(!pattern.is_match(text), "{text}");
+        }
+    }
+
+    #[test]
+    fn credentials_share_a_rule_with_their_like_only() {
+        let fragment = |n: usize| format!("{n:022}");
+        let mut targets: Vec<Target> = (0..9).map(|n| with(Component::Query("token".into()), &fragment(n))).collect();
+        targets.push(with(Component::Cookie("token".into()), &fragment(20)));
+        targets.push(with(Component::Cmcd, "6e2fb550-c457"));
+        targets.push(target("abcdef"));
+        targets.push(word("uvwxyz"));
+        let packed = pack(&targets, Mode::Enforce, 100);
+        let shape: Vec<(&str, usize, u64)> =
+            packed.rules.iter().map(|rule| (rule.component.as_str(), rule.sessions.len(), rule.wcu)).collect();
+        assert_eq!(
+            shape,
+            [
+                ("path-start", 1, STARTS_WITH_WCU),
+                ("[0-9A-Z_a-z-] in query-string", 1, 3),
+                ("query:token", 8, 3),
+                ("query:token", 1, 3),
+                ("cookie:token", 1, 3),
+                ("cmcd", 1, 6),
+            ]
+        );
+    }
+
+    #[test]
+    fn a_session_with_many_credentials_is_one_session() {
+        let mut targets: Vec<Target> =
+            (0..20).map(|n| with(Component::Query("token".into()), &format!("{n:022}"))).collect();
+        targets.iter_mut().for_each(|target| target.session_id = "one".into());
+        let packed = pack(&targets, Mode::Enforce, 6);
+        assert!(packed.rules.iter().all(|rule| rule.sessions == ["one"]));
+        assert_eq!(packed.left_out, ["one"], "not all of its credentials are blocked");
+    }
+
+    #[test]
+    fn names_that_waf_cannot_look_at_alone() {
+        let long = "a".repeat(64);
+        let field = |component| field_to_match(&component);
+        assert!(field(Component::Query("a".repeat(30))).single_query_argument().is_some());
+        assert!(field(Component::Query(long.clone())).query_string().is_some());
+        assert!(field(Component::Cookie("a".repeat(60))).cookies().is_some());
+        assert_eq!(field(Component::Cookie(long)).single_header().unwrap().name(), "cookie");
+    }
+
     proptest! {
         /// Every blocked session is matched and no other one, whatever the ids look like.
         #[test]
@@ -288,7 +489,8 @@ mod tests {
                 prop_assert!(rule.name.len() <= 128);
             }
             let packed_sessions: usize = packed.rules.iter().map(|rule| rule.sessions.len()).sum();
-            prop_assert_eq!(packed_sessions + packed.left_out.len(), targets.len());
+            let distinct: std::collections::BTreeSet<&str> = targets.iter().map(|t| t.session_id.as_str()).collect();
+            prop_assert_eq!(packed_sessions + packed.left_out.len(), distinct.len());
             let reversed: Vec<Target> = targets.into_iter().rev().collect();
             let names = |packed: &Packed| packed.rules.iter().map(|rule| rule.name.clone()).collect::<Vec<_>>();
             prop_assert_eq!(names(&packed), names(&pack(&reversed, Mode::Count, room)));

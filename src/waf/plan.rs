@@ -38,7 +38,9 @@ pub fn plan(desired: &Desired, capacity: u64, foreign_wcu: u64) -> Plan {
     wcu += counts.wcu;
     left_out.extend(counts.left_out);
     left_out.extend(desired.unmatchable.iter().map(|(session, _)| session.clone()));
-    let sessions = rules.iter().map(|rule| rule.sessions.len() as u64).sum();
+    left_out.sort();
+    left_out.dedup();
+    let sessions = rules.iter().flat_map(|rule| &rule.sessions).collect::<std::collections::BTreeSet<_>>().len() as u64;
     Plan { rules, wcu, capacity, foreign_wcu, sessions, left_out }
 }
 
@@ -66,9 +68,12 @@ pub fn is_in_force(wanted: &[Rule], current: &[Rule]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::session::component::{Component, Credential};
 
     fn targets(range: std::ops::Range<usize>) -> Vec<Target> {
-        range.map(|n| Target { session_id: format!("id{n:010}"), credential: format!("id{n:010}") }).collect()
+        let credential = |text| Credential { component: Component::PathStart, text };
+        let target = |n| Target { session_id: format!("id{n:010}"), credential: credential(format!("id{n:010}")) };
+        range.map(target).collect()
     }
 
     fn foreign(name: &str, priority: i32) -> Rule {

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use chrono::{DateTime, Utc};
 use datafusion::prelude::SessionContext;
 use serde::Deserialize;
 
@@ -10,8 +11,9 @@ use super::plan::{Desired, Plan, is_in_force, plan, rules_for_group};
 use super::{RuleGroup, Snapshot, WafError};
 use crate::config::Mode;
 use crate::decide::Policy;
-use crate::engine::{EngineError, Sql, fetch, sql};
+use crate::engine::{EngineError, Sql, fetch, sql, timestamp};
 use crate::history::Origin;
+use crate::session::component::Credential;
 
 const TARGETS: Sql = sql!("engine/waf_targets.sql");
 
@@ -27,18 +29,23 @@ pub struct Synced {
 }
 
 /// What is to be in force, from the active revocations, the credentials of their sessions and the modes of now.
-pub async fn desired(session: &SessionContext, policy: &Policy<'_>) -> Result<Desired, EngineError> {
+pub async fn desired(
+    session: &SessionContext,
+    policy: &Policy<'_>,
+    now: DateTime<Utc>,
+) -> Result<Desired, EngineError> {
     #[derive(Deserialize)]
     struct Row {
         session_id: String,
         mode: Mode,
         origin: Origin,
         detector: Option<String>,
+        component: Option<String>,
         credential: Option<String>,
         sessions: i64,
     }
     let mut desired = Desired::default();
-    for row in fetch::<Row>(session, TARGETS, vec![]).await? {
+    for row in fetch::<Row>(session, TARGETS, vec![("now", timestamp(now))]).await? {
         let mode = match row.origin {
             Origin::Auto => policy.mode_of_block(row.mode, row.detector.as_deref().unwrap_or_default()),
             // A person's word does not depend on detectors.
@@ -47,15 +54,19 @@ pub async fn desired(session: &SessionContext, policy: &Policy<'_>) -> Result<De
         if mode < Mode::Count {
             continue;
         }
-        let Some(credential) = row.credential else {
+        let (Some(text), Some(component)) = (row.credential, row.component) else {
             desired.unmatchable.push((row.session_id, "no credential of it is known"));
             continue;
         };
+        let Ok(component) = component.parse() else {
+            desired.unmatchable.push((row.session_id, "another program wrote where its credential is found"));
+            continue;
+        };
         if row.sessions > 1 {
-            desired.unmatchable.push((row.session_id, "its credential was seen with another session too"));
+            desired.unmatchable.push((row.session_id, "a credential of it was seen with another session too"));
             continue;
         }
-        let target = Target { session_id: row.session_id, credential };
+        let target = Target { session_id: row.session_id, credential: Credential { component, text } };
         match mode {
             Mode::Enforce => desired.block.push(target),
             _ => desired.count.push(target),

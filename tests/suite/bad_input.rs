@@ -95,9 +95,9 @@ fn a_broken_object_is_quarantined_with_its_reason_and_does_not_stop_the_rest() {
         row["reason"].as_str().unwrap().to_owned()
     };
     assert!(reason("cut").contains("broken gzip"), "{reasons:?}");
-    assert!(reason("text").contains("no #Fields line"));
+    assert!(reason("text").contains("no CloudFront log"));
     assert!(reason("binary").contains("not"));
-    assert!(reason("nofields").contains("lacks cs-uri-stem, sc-status, c-ip"));
+    assert!(reason("nofields").contains("missing: cs-uri-stem, sc-status, c-ip"));
     assert!(reason("badlines").contains("bad date"));
     assert!(reason("table").contains("Parquet"));
     // A query over the log objects does not fail for them.

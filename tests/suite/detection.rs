@@ -346,7 +346,8 @@ fn small() -> model::traffic::Scenario {
 
 /// Writes a scenario's log objects to `logs` and its labels beside.
 fn write_traffic(scenario: &model::traffic::Scenario, place: &Place) {
-    model::write(scenario, 400, place.path("logs"), &place.path("labels.csv")).unwrap();
+    model::write(scenario, model::format::Format::Standard, 400, place.path("logs"), &place.path("labels.csv"))
+        .unwrap();
 }
 
 /// Beside each detector, small logs that it must catch, that come close, and that it must let pass.

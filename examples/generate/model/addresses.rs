@@ -139,6 +139,11 @@ impl Plan {
         &self.operators
     }
 
+    /// The operator that has an address.
+    pub fn operator_of(&self, address: IpAddr) -> Option<&Operator> {
+        self.operators.iter().find(|operator| operator.has(address))
+    }
+
     /// One operator of a kind, in `country` if there is one there, else anywhere.
     pub fn pick(&self, rng: &mut impl Rng, access: Access, country: &str) -> &Operator {
         let of_kind =
@@ -160,6 +165,13 @@ impl Operator {
     pub fn v6_prefix(&self, rng: &mut impl Rng) -> u64 {
         let block = (u128::from(self.v6.0) >> 64) as u64;
         block | u64::from(rng.random_range(1..1_u32 << (64 - self.v6.1)))
+    }
+
+    fn has(&self, address: IpAddr) -> bool {
+        match address {
+            IpAddr::V4(v4) => (u32::from(v4) ^ u32::from(self.v4.0)) >> (32 - self.v4.1) == 0,
+            IpAddr::V6(v6) => (u128::from(v6) ^ u128::from(self.v6.0)) >> (128 - self.v6.1) == 0,
+        }
     }
 
     /// The blocks, for the GeoIP files.

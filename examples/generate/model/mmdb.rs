@@ -96,6 +96,8 @@ mod tests {
                 let v6 = u128::from(operator.v6_prefix(&mut rng)) << 64 | rng.random::<u64>() as u128;
                 let v4 = operator.v4_host(&mut rng);
                 for address in [IpAddr::V4(v4), IpAddr::V6(Ipv6Addr::from(v6))] {
+                    let holder = plan.operator_of(address).unwrap();
+                    assert_eq!((holder.asn, holder.country), (operator.asn, operator.country));
                     let found = countries.lookup(address).unwrap();
                     let found: geoip2::Country = found.decode().unwrap().unwrap();
                     assert_eq!(found.country.iso_code, Some(operator.country));
@@ -109,7 +111,7 @@ mod tests {
         }
         for unknown in ["8.8.8.8", "10.0.0.1", "2001:db9::1", "::ffff:0"] {
             let found = countries.lookup(unknown.parse().unwrap()).unwrap();
-            assert!(!found.has_data(), "{unknown}");
+            assert!(!found.has_data() && plan.operator_of(unknown.parse().unwrap()).is_none(), "{unknown}");
         }
     }
 

@@ -1,7 +1,7 @@
 //! A seeded model of streaming traffic through CloudFront, with labels.
 //!
 //! Three concerns that never mix: who watches what from where (`viewers`, `player`), how
-//! their token looks (`token`), and how a request is written down (`standard`). All of it
+//! their token looks (`token`), and how a request is written down (`format`, `objects`). All of it
 //! draws its addresses from one plan (`addresses`), from which `mmdb` also makes the GeoIP
 //! files, so that traffic and GeoIP cannot disagree.
 //!
@@ -12,13 +12,14 @@ pub mod addresses;
 pub mod agents;
 pub mod catalog;
 pub mod encoding;
+pub mod format;
 pub mod kinds;
 pub mod mmdb;
 pub mod networks;
 pub mod noise;
+pub mod objects;
 pub mod player;
 pub mod request;
-pub mod standard;
 pub mod token;
 pub mod traffic;
 pub mod viewers;
@@ -27,15 +28,16 @@ pub mod views;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// Writes a scenario's traffic to `logs`, some `object_rows` rows an object, and who its sessions are to
-/// the CSV file `labels`. One hour of traffic is in memory at once.
+/// Writes a scenario's traffic in a log format to `logs`, some `object_rows` rows an object, and who its
+/// sessions are to the CSV file `labels`. One hour of traffic is in memory at once.
 pub fn write(
     scenario: &traffic::Scenario,
+    format: format::Format,
     object_rows: usize,
     logs: PathBuf,
     labels: &Path,
-) -> io::Result<standard::Written> {
-    let mut writer = standard::Writer::new(logs, scenario.seed, object_rows);
+) -> io::Result<objects::Written> {
+    let mut writer = objects::Writer::new(logs, format, scenario.seed, object_rows);
     let mut labels = csv::Writer::from_path(labels)?;
     labels.write_record(["session_id", "label", "kind"])?;
     for slice in traffic::Stream::new(scenario) {

@@ -290,8 +290,7 @@ impl Player<'_> {
         let mut request = Request::new(self.rng, client(attachment, connection.v6, second_device));
         request.port = connection.port.wrapping_add(u16::from(second_device)).max(1_025);
         request.grant = Some(viewing.grant.clone());
-        request.bytes_received =
-            120 + (path.len() + viewing.grant.path_prefix.len()) as u32 + self.rng.random_range(0..80);
+        request.bytes_received = 120 + (path.len() + viewing.grant.bytes()) as u32 + self.rng.random_range(0..80);
         request.path = path;
         request.agent = Some(agent.clone());
         request.referer = viewing.referer.clone();

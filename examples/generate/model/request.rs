@@ -84,6 +84,15 @@ impl Request {
             None => self.path.clone(),
         }
     }
+
+    /// Query as the client sent it, with the token where the scheme puts it there.
+    pub fn full_query(&self) -> Option<String> {
+        let token = self.grant.as_ref().and_then(|grant| grant.query.clone());
+        match (token, &self.query) {
+            (Some(token), Some(query)) => Some(format!("{token}&{query}")),
+            (token, query) => token.or_else(|| query.clone()),
+        }
+    }
 }
 
 /// How the edge classified a request: CloudFront's three result types.

@@ -12,7 +12,7 @@ use super::networks::{Line, MINUTE};
 use super::noise;
 use super::request::Request;
 use super::token::Scheme;
-use super::viewers::Maker;
+use super::viewers::{Maker, Session};
 use super::views::Views;
 
 /// Length of a slice of traffic, in milliseconds. Hours begin with a slice.
@@ -44,6 +44,9 @@ pub struct Scenario {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Labelled {
     pub session_id: String,
+    /// The same under every scheme.
+    #[allow(dead_code, reason = "for tests, which include these modules by path")]
+    pub viewer: String,
     pub label: Label,
     pub kind: Kind,
 }
@@ -175,10 +178,9 @@ impl Stream {
                 let Scenario { views, scheme, .. } = self.scenario;
                 let (office, _) = self.office(place);
                 let maker = Maker { plan: &self.plan, views, scheme, rng };
-                let session = maker.make(kind, start, &office);
-                let label = kind.label();
-                let labelled = Labelled { session_id: session.id, label, kind };
-                (session.requests, Some(labelled))
+                let Session { grant, requests } = maker.make(kind, start, &office);
+                let (session_id, viewer) = (grant.session_id.clone(), grant.viewer.clone());
+                (requests, Some(Labelled { session_id, viewer, label: kind.label(), kind }))
             }
         };
         for request in requests {
@@ -216,12 +218,15 @@ impl Iterator for Stream {
 }
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use std::collections::BTreeSet;
+
+    use clap::ValueEnum;
 
     use super::*;
 
-    fn scenario(seed: u64) -> Scenario {
+    /// A scenario of two hours and some thousand requests.
+    pub fn scenario(seed: u64) -> Scenario {
         Scenario {
             seed,
             start: "2026-11-20T18:30:00Z".parse().unwrap(),
@@ -272,16 +277,47 @@ mod tests {
 
     #[test]
     fn framers_are_refused() {
-        let traffic = generate(&scenario(5));
-        let framed = traffic.labels.iter().filter(|label| label.kind == Kind::FramedVictim);
-        for label in framed {
-            let of_session = traffic
-                .requests
-                .iter()
-                .filter(|request| request.grant.as_ref().is_some_and(|g| g.session_id == label.session_id));
-            let (refused, other): (Vec<_>, Vec<_>) = of_session.partition(|r| r.status == 403);
-            let clients: BTreeSet<_> = refused.iter().map(|request| request.client).collect();
-            assert!(clients.len() >= 20 && !other.is_empty());
+        for scheme in [Scheme::SecureMediaDelivery { bound: true }, Scheme::SignedUrl, Scheme::StreamKey] {
+            let traffic = generate(&Scenario { scheme, ..scenario(5) });
+            for label in traffic.labels.iter().filter(|label| label.kind == Kind::FramedVictim) {
+                let ours = |request: &&Request| {
+                    request.grant.as_ref().is_some_and(|grant| grant.session_id == label.session_id)
+                };
+                let of_session = traffic.requests.iter().filter(ours);
+                let (refused, other): (Vec<_>, Vec<_>) = of_session.partition(|r| r.status == scheme.refused_status());
+                let clients: BTreeSet<_> = refused.iter().map(|request| request.client).collect();
+                assert!(clients.len() >= 20 && !other.is_empty(), "{scheme:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_traffic_is_the_same_under_every_scheme() {
+        // But for the token and what follows from it.
+        let seen = |scheme: Scheme| {
+            let traffic = generate(&Scenario { scheme, ..scenario(6) });
+            let requests = traffic.requests.into_iter().map(|mut request| {
+                let viewer = request.grant.take().map(|grant| grant.viewer.clone());
+                if request.status == scheme.refused_status() {
+                    request.status = 403;
+                }
+                request.bytes_received = 0;
+                (viewer, format!("{request:?}"))
+            });
+            let requests: Vec<_> = requests.collect();
+            let labels = traffic.labels;
+            let viewers: Vec<_> = labels.iter().map(|label| (label.viewer.clone(), label.kind)).collect();
+            let ids: BTreeSet<_> = labels.into_iter().map(|label| label.session_id).collect();
+            (requests, viewers, ids)
+        };
+        let schemes = Scheme::value_variants();
+        let (requests, viewers, _) = seen(schemes[0]);
+        for scheme in &schemes[1..] {
+            let (same_requests, same_viewers, ids) = seen(*scheme);
+            assert!(requests == same_requests && viewers == same_viewers, "{scheme:?}");
+            assert_eq!(ids.len(), viewers.len());
+            let alphabet = |id: &String| id.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+            assert!(ids.iter().all(|id| (12..=36).contains(&id.len()) && alphabet(id)), "{ids:?}");
         }
     }
 }

@@ -30,9 +30,9 @@ pub struct Maker<'a> {
     pub rng: ChaCha8Rng,
 }
 
-/// A session's requests, in no order, and the id that labels name.
+/// A session's requests, in no order, and the token that most of them come with.
 pub struct Session {
-    pub id: String,
+    pub grant: Arc<Grant>,
     pub requests: Vec<Request>,
 }
 
@@ -61,7 +61,7 @@ impl Maker<'_> {
             let viewing = &viewings[0];
             self.frame(viewing, &mut requests);
         }
-        Session { id: grant.session_id.clone(), requests }
+        Session { grant, requests }
     }
 
     /// The kinds that are one viewer's alone.
@@ -248,7 +248,7 @@ impl Maker<'_> {
     }
 
     /// An attacker sends the victim's session id from servers and homes all over the world,
-    /// with a signature of his own making.
+    /// with a signature of his own making where the id is another thing.
     fn frame(&mut self, victim: &Viewing, requests: &mut Vec<Request>) {
         let forged = Arc::new(self.scheme.forge(&mut self.rng, &victim.grant));
         for _ in 0..self.rng.random_range(20..36) {
@@ -266,7 +266,7 @@ impl Maker<'_> {
                 request.path = victim.content.master();
                 request.agent = Some(agent.clone());
                 request.edge = line.edge();
-                request.status = 403;
+                request.status = self.scheme.refused_status();
                 request.outcome = Outcome::REFUSED;
                 request.bytes_sent = self.rng.random_range(380..460);
                 request.bytes_received = self.rng.random_range(620..760);

@@ -1,6 +1,7 @@
 //! What the tests share: a place of their own, the binary, log objects made by hand.
 
 pub mod servers;
+pub mod waf;
 
 use std::collections::BTreeMap;
 use std::fs;
