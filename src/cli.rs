@@ -51,6 +51,8 @@ enum Command {
     History(cmd::history::Args),
     /// The WAF rule group: what it should hold, bring it in step, what it holds.
     Waf(cmd::waf::Args),
+    /// What the newest logs show: formats, fields, sessions under each scheme, and what is missing.
+    Check(cmd::check::Args),
 }
 
 /// How results are printed.
@@ -121,6 +123,7 @@ async fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Query(args) => cmd::query::run(&cli.common, args).await,
         Command::History(args) => cmd::history::run(&cli.common, args).await,
         Command::Waf(args) => cmd::waf::run(&cli.common, args).await,
+        Command::Check(args) => cmd::check::run(&cli.common, args).await,
     }
 }
 

@@ -15,6 +15,7 @@
 //! [`waf::RuleGroup`].
 
 pub mod aws;
+pub mod check;
 pub mod cli;
 mod cmd;
 pub mod config;
@@ -26,6 +27,7 @@ pub mod geo;
 pub mod history;
 pub mod ingest;
 pub mod logs;
+pub mod notices;
 pub mod pass;
 pub mod progress;
 pub mod replay;

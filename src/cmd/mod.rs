@@ -1,5 +1,6 @@
 //! The commands, a file each: arguments in, text or JSON out.
 
+pub mod check;
 pub mod daemon;
 pub mod history;
 pub mod query;

@@ -21,10 +21,11 @@ use crate::engine::{self, Engine};
 use crate::schema::Table;
 
 /// Every built-in detector: name and text. A test compares it with the folder.
-const BUILT_IN: [(&str, &str); 3] = [
+const BUILT_IN: [(&str, &str); 4] = [
     ("many_countries", include_str!("../../queries/detectors/many_countries.sql")),
     ("many_ips", include_str!("../../queries/detectors/many_ips.sql")),
     ("many_user_agents", include_str!("../../queries/detectors/many_user_agents.sql")),
+    ("refused_elsewhere", include_str!("../../queries/detectors/refused_elsewhere.sql")),
 ];
 
 /// The minute tables that a detector sees, cut to its window.

@@ -16,6 +16,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 
 use crate::engine::{Engine, EngineError};
 use crate::logs::{ObjectReport, ReadContext};
+use crate::notices::Facts;
 use crate::progress::Stage;
 use crate::requests::{LogObject, ObjectError, Place};
 use crate::rows;
@@ -49,6 +50,8 @@ pub struct Ingested {
     pub refused: u64,
     pub rejected: u64,
     pub without_session: u64,
+    /// What was read, for notices.
+    pub facts: Facts,
     /// Seconds from the last request in an object to its arrival.
     pub lags: Vec<f64>,
     /// For a person to look at: objects that were set aside, changed or could not be read.
@@ -354,6 +357,7 @@ impl Ingested {
         self.refused += report.refused;
         self.rejected += report.rejected;
         self.without_session += report.without_session;
+        self.facts.add(report);
         if let Some(last) = report.last_time {
             let lag = (meta.arrived_at - last).max(TimeDelta::zero());
             self.lags.push(lag.num_milliseconds() as f64 / 1_000.0);

@@ -1,5 +1,6 @@
 //! Log lines into Arrow columns: only those that are wanted, and only the work that these need.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::str::FromStr;
@@ -27,6 +28,9 @@ pub struct Counts {
     pub accepted: u64,
     pub refused: u64,
     pub without_session: u64,
+    pub without_country: u64,
+    pub unbound: u64,
+    pub derived: u64,
     pub first_micros: Option<i64>,
     pub last_micros: Option<i64>,
 }
@@ -275,7 +279,12 @@ impl RequestBuilder {
         let place = if self.wants_place { self.place(address, line) } else { Place::default() };
         let playback: Option<&Playback<'_>> = playback.as_ref();
         let session = playback.map(|playback| &playback.session);
-        let user_agent = line.user_agent.map(decode);
+        if accepted {
+            self.counts.without_country += u64::from(place.country.is_none());
+            self.counts.unbound += u64::from(session.is_some_and(|session| !session.bound && !session.derived));
+            self.counts.derived += u64::from(session.is_some_and(|session| session.derived));
+        }
+        let user_agent = line.user_agent.map(agent);
         for (source, column) in &mut self.columns {
             let text;
             column.push(match source {
@@ -363,6 +372,14 @@ impl RequestBuilder {
             place.asn = Some(i64::from(asn));
         }
         place
+    }
+}
+
+/// A user agent. Until the end of 2019 it was escaped twice; no client escapes its blanks.
+fn agent(field: &str) -> Cow<'_, str> {
+    match decode(field) {
+        Cow::Owned(once) if once.contains("%20") && !once.contains(' ') => Cow::Owned(decode(&once).into_owned()),
+        once => once,
     }
 }
 

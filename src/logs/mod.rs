@@ -28,7 +28,7 @@ use builder::RequestBuilder;
 use columnar::read as read_parquet;
 use container::{Container, Lines, Next};
 pub use decode::decode;
-use fields::Layout;
+use fields::{Field, FieldSet, Layout};
 use json::JsonReader;
 use text::TextReader;
 
@@ -70,6 +70,12 @@ pub struct ObjectReport {
     pub accepted: u64,
     pub refused: u64,
     pub without_session: u64,
+    /// Of the accepted ones: without a country, and with a session that is not bound, or derived.
+    pub without_country: u64,
+    pub unbound: u64,
+    pub derived: u64,
+    /// The fields that had a value in any record, of those that not every log has.
+    pub seen: FieldSet,
     pub rejected: u64,
     /// The first rejected lines: number and reason, never their content.
     pub rejected_examples: Vec<String>,
@@ -238,6 +244,7 @@ impl<F: FnMut(RecordBatch) -> ControlFlow<()>> Rows for Taker<F> {
         }
         let outcome = line.and_then(|line| {
             self.bytes += line.bytes_held();
+            self.report.seen = self.report.seen.and(line.optional());
             self.builder.push(&line)
         });
         if let Err(reason) = outcome {
@@ -279,6 +286,9 @@ impl<F: FnMut(RecordBatch) -> ControlFlow<()>> Taker<F> {
         report.accepted = counts.accepted;
         report.refused = counts.refused;
         report.without_session = counts.without_session;
+        report.without_country = counts.without_country;
+        report.unbound = counts.unbound;
+        report.derived = counts.derived;
         report.first_time = counts.first_micros.and_then(DateTime::from_timestamp_micros);
         report.last_time = counts.last_micros.and_then(DateTime::from_timestamp_micros);
         // Every line bad: a wrong format rather than some broken lines, and nothing to lose by setting it aside.
@@ -325,6 +335,21 @@ pub struct LogLine<'a> {
 }
 
 impl LogLine<'_> {
+    /// The fields with a value, of those that not every log has.
+    fn optional(&self) -> FieldSet {
+        let fields = [
+            (Field::Query, self.query),
+            (Field::Cookie, self.cookie),
+            (Field::Headers, self.headers),
+            (Field::CmcdSession, self.cmcd_session),
+            (Field::Country, self.country),
+            (Field::Asn, self.asn),
+            (Field::UserAgent, self.user_agent),
+            (Field::RequestId, self.request_id),
+        ];
+        FieldSet::of(fields.into_iter().filter(|(_, value)| value.is_some()).map(|(field, _)| field))
+    }
+
     /// Bytes of the values that viewers choose, which a batch may hold.
     fn bytes_held(&self) -> usize {
         let texts = [self.query, self.cookie, self.headers, self.referer, self.user_agent, self.host];

@@ -18,6 +18,7 @@ use crate::geo::Geo;
 use crate::history::Event;
 use crate::ingest::Ingestion;
 use crate::logs::ReadContext;
+use crate::notices::notices;
 use crate::progress::Stage;
 use crate::requests;
 use crate::rows;
@@ -137,6 +138,9 @@ impl Warden {
         match ingestion.run(&places, &stage).await {
             Ok(ingested) => {
                 summary.take_ingested(&ingested);
+                for notice in notices(&ingested.facts, &self.config, &self.detectors) {
+                    tracing::warn!("{}; {}", notice.what, notice.mend);
+                }
                 failures.extend(ingested.failures);
             }
             Err(error) if error.is_of_the_state() => return Err(error.into()),

@@ -195,6 +195,19 @@ impl Scheme {
         }
     }
 
+    /// The schemes that need no key to be told where the token stands, with the default grammar.
+    pub fn without_keys() -> Vec<Scheme> {
+        let grammar = Grammar::new(default_min_length(), default_max_length(), &default_alphabet());
+        let grammar = grammar.expect("the default is a grammar");
+        vec![
+            Scheme::SecureMediaDelivery(SecureMediaDelivery::new(grammar.clone())),
+            Scheme::Signed(Signed::new(grammar.clone(), signed::Place::Cookie, None)),
+            Scheme::Signed(Signed::new(grammar.clone(), signed::Place::Url, None)),
+            Scheme::StreamKey(StreamKey),
+            Scheme::Cmcd(Cmcd::new(grammar)),
+        ]
+    }
+
     /// The fields that it looks at, beside the path.
     pub fn fields(&self) -> FieldSet {
         match self {

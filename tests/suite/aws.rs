@@ -15,7 +15,7 @@ use crate::support::servers::{self, AwsServer};
 use crate::support::{Place, fixtures, shared};
 
 /// A client of the tests' own, for what the program does not do: making groups and rules of others.
-fn waf(server: &AwsServer) -> Client {
+pub fn waf(server: &AwsServer) -> Client {
     let config = aws_sdk_wafv2::Config::builder()
         .behavior_version(BehaviorVersion::latest())
         .endpoint_url(server.url())
@@ -46,7 +46,7 @@ fn visibility(metric: &str) -> VisibilityConfig {
 }
 
 /// Makes a rule group and gives its id.
-async fn make_group(client: &Client, capacity: i64) -> String {
+pub async fn make_group(client: &Client, capacity: i64) -> String {
     let made = client
         .create_rule_group()
         .name("guard")
@@ -81,12 +81,12 @@ fn foreign_rule(name: &str, priority: i32) -> Rule {
         .unwrap()
 }
 
-struct Group {
-    rules: Vec<Rule>,
+pub struct Group {
+    pub rules: Vec<Rule>,
     description: Option<String>,
 }
 
-async fn read_group(client: &Client, id: &str) -> Group {
+pub async fn read_group(client: &Client, id: &str) -> Group {
     let group =
         client.get_rule_group().name("guard").scope(Scope::Cloudfront).id(id).send().await.unwrap().rule_group.unwrap();
     Group { rules: group.rules.unwrap_or_default(), description: group.description }
@@ -130,7 +130,7 @@ fn operations(server: &AwsServer, service: &str) -> Vec<String> {
     server.calls().into_iter().filter(|call| call.service == service).map(|call| call.operation).collect()
 }
 
-fn waf_config(id: &str) -> String {
+pub fn waf_config(id: &str) -> String {
     format!("[waf]\nname = \"guard\"\nid = \"{id}\"")
 }
 

@@ -7,7 +7,9 @@ mod support;
 
 mod aws;
 mod bad_input;
+mod check;
 mod commands;
 mod detection;
+mod formats;
 mod once;
 mod parity;

@@ -1,0 +1,362 @@
+//! What the newest logs show: formats, fields, sessions under each scheme, and what is missing, with the mend.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use arrow::datatypes::SchemaRef;
+use arrow::record_batch::RecordBatch;
+use chrono::{DateTime, Utc};
+use datafusion::datasource::MemTable;
+use futures::TryStreamExt;
+use serde::{Deserialize, Serialize};
+
+use crate::config::{Config, LogFormat};
+use crate::engine::{Engine, Sql, fetch, query_error, sql};
+use crate::logs::fields::{Field, REALTIME_COLUMNS};
+use crate::logs::{ObjectReport, ReadContext};
+use crate::notices::{Facts, Notice, notices};
+use crate::pass::Warden;
+use crate::requests::{LogObject, ObjectError, Place, places, read_in_parts};
+use crate::schema::Table;
+use crate::session::Scheme;
+use crate::source::ObjectMeta;
+use crate::source::names;
+
+const SCHEME: Sql = sql!("check/scheme.sql");
+const LOGGED_SHARE: Sql = sql!("check/logged_share.sql");
+
+/// Objects of a place that are looked at, the newest.
+const OBJECTS: usize = 10;
+
+/// Requests that are looked at, about.
+const REQUESTS: u64 = 200_000;
+
+/// Steps from one segment to the next, at least, to tell that requests are missing between them, and the share of them that
+/// is expected where all are logged.
+const LEAST_STEPS: i64 = 200;
+const LEAST_LOGGED_SHARE: f64 = 0.85;
+
+/// What `streamwarden check` found.
+#[derive(Debug, Serialize)]
+pub struct Checked {
+    pub logs: Vec<CheckedLogs>,
+    pub requests: u64,
+    pub accepted: u64,
+    /// What each scheme makes of the accepted requests: those of the config one by one, then the others that need
+    /// nothing to be told.
+    pub schemes: Vec<CheckedScheme>,
+    pub notices: Vec<Notice>,
+    #[serde(skip)]
+    pub failures: Vec<String>,
+}
+
+/// One place.
+#[derive(Debug, Serialize)]
+pub struct CheckedLogs {
+    pub location: String,
+    /// Objects within `lookback`.
+    pub objects: u64,
+    /// How many of them were read, by format.
+    pub formats: BTreeMap<&'static str, u64>,
+    /// Names of the columns, keys or configured fields.
+    pub fields: BTreeSet<String>,
+    pub rows: u64,
+    pub rejected: u64,
+    pub rejected_examples: Vec<String>,
+    pub newest_request: Option<DateTime<Utc>>,
+    /// Newest objects that cannot be read, and why.
+    pub unreadable: Vec<String>,
+}
+
+/// One scheme.
+#[derive(Debug, Serialize)]
+pub struct CheckedScheme {
+    pub scheme: &'static str,
+    /// It is in the config.
+    pub configured: bool,
+    /// Accepted requests with a session id under it, and their share of all accepted ones.
+    pub requests: i64,
+    pub share: f64,
+    /// Of these, with an id that the signature covers, and with one that stands in for an id.
+    pub bound: i64,
+    pub derived: i64,
+    pub sessions: i64,
+    /// Networks that one session was used from.
+    pub mean_networks: f64,
+    pub most_networks: i64,
+}
+
+/// Looks at the newest log objects of every place.
+pub async fn check(warden: &Warden, now: DateTime<Utc>) -> anyhow::Result<Checked> {
+    let config = &warden.config;
+    let mut checked =
+        Checked { logs: vec![], requests: 0, accepted: 0, schemes: vec![], notices: vec![], failures: vec![] };
+    let mut facts = Facts::default();
+    let mut objects = Vec::new();
+    for place in places(&config.logs, now).await {
+        let (logs, newest) = look_at(&place, &mut checked.failures).await;
+        checked.logs.push(logs);
+        objects.push(newest);
+    }
+    let schema = columns(&[
+        "session_id",
+        "bound",
+        "derived",
+        "network",
+        "country",
+        "user_agent",
+        "content",
+        "path",
+        "kind",
+        "accepted",
+    ]);
+    let mut batches = Vec::new();
+    let mut read = Vec::new();
+    for (logs, newest) in checked.logs.iter_mut().zip(objects) {
+        for object in newest {
+            if facts.rows >= REQUESTS {
+                break;
+            }
+            match rows_of(&object, &warden.context, schema.clone()).await {
+                Ok((report, rows)) => {
+                    logs.take(&report);
+                    facts.add(&report);
+                    batches.extend(rows);
+                    read.push(object);
+                }
+                Err(error) => logs.unreadable.push(format!("{}: {error}", object.name())),
+            }
+        }
+    }
+    (checked.requests, checked.accepted) = (facts.rows, facts.accepted);
+
+    let named: Vec<Scheme> = config.sessions.clone();
+    let others = Scheme::without_keys();
+    let others = others.into_iter().filter(|other| named.iter().all(|scheme| scheme.name() != other.name()));
+    for (scheme, configured) in named.iter().cloned().map(|s| (s, true)).chain(others.map(|s| (s, false))) {
+        let found = scheme_facts(warden, &read, scheme, configured, facts.accepted).await?;
+        if configured || found.requests > 0 {
+            checked.schemes.push(found);
+        }
+    }
+
+    checked.notices = notices(&facts, config, &warden.detectors);
+    checked.notices.extend(more_notices(&checked, &facts, config));
+    if facts.formats.contains(&LogFormat::Realtime)
+        && let Some(share) = logged_share(&warden.engine, schema, batches).await?
+    {
+        checked.notices.push(Notice::new(
+            format!("only about {:.0} % of the segments that viewers watch in a row are logged", share * 100.0),
+            "set the sampling rate of the real-time log configuration to 100: detectors count networks and segments, and see too few",
+        ));
+    }
+    Ok(checked)
+}
+
+/// Notices that only a check has the facts for.
+fn more_notices(checked: &Checked, facts: &Facts, config: &Config) -> Vec<Notice> {
+    let mut notices = Vec::new();
+    for logs in &checked.logs {
+        if logs.objects == 0 {
+            notices.push(Notice::new(
+                format!("{} holds no log object within `lookback`", logs.location),
+                "look at location and lookback; delivery begins some hours after logging was switched on",
+            ));
+        }
+        if !logs.unreadable.is_empty() {
+            notices.push(Notice::new(
+                format!(
+                    "{} of the newest objects of {} cannot be read: {}",
+                    logs.unreadable.len(),
+                    logs.location,
+                    logs.unreadable[0]
+                ),
+                "look at format and fields, and at what else is written there",
+            ));
+        }
+        if logs.rejected > 0 {
+            notices.push(Notice::new(
+                format!(
+                    "{} of {} records of {} cannot be read: {}",
+                    logs.rejected,
+                    logs.rejected + logs.rows,
+                    logs.location,
+                    logs.rejected_examples.join("; ")
+                ),
+                "look at these lines; where the fields of real-time logs were changed, change `fields` too",
+            ));
+        }
+    }
+    for logs in &config.logs {
+        let Some(layout) = &logs.form.realtime else { continue };
+        let places: Vec<Option<usize>> =
+            layout.names.iter().map(|name| REALTIME_COLUMNS.iter().position(|known| known == name)).collect();
+        if !places.is_sorted() {
+            notices.push(Notice::new(
+                format!("the `fields` of {} are not in the order in which CloudFront writes them", logs.location),
+                "records have their fields in the order of CloudFront's documentation, whatever the order in which they were chosen",
+            ));
+        }
+    }
+    if facts.rows > 0 && !facts.seen.has(Field::UserAgent) {
+        notices.push(Notice::new(
+            "no request has a user agent, so many_user_agents finds nothing",
+            "add the field cs(User-Agent) to the logs",
+        ));
+    }
+    for scheme in &checked.schemes {
+        if scheme.configured && scheme.requests == 0 && facts.accepted > 0 {
+            notices.push(Notice::new(
+                format!("no accepted request has a session id under the scheme {}", scheme.scheme),
+                "look at the keys of this [[session]], and at min_length, max_length and alphabet",
+            ));
+        }
+        if !scheme.configured && scheme.share >= 0.05 {
+            notices.push(Notice::new(
+                format!("{:.0} % of the accepted requests have a session id under the scheme {}, which is not in the config",
+                    scheme.share * 100.0, scheme.scheme),
+                format!("perhaps a [[session]] with scheme = \"{}\" is missing", scheme.scheme),
+            ));
+        }
+        if scheme.configured && scheme.derived > 0 && scheme.most_networks > 1 {
+            notices.push(Notice::new(
+                format!(
+                    "one signature of the scheme {} is used from {} networks, {:.1} on average",
+                    scheme.scheme, scheme.most_networks, scheme.mean_networks
+                ),
+                "viewers with equal policies have equal signatures: do not block such sessions (guard.enforce_derived)",
+            ));
+        }
+    }
+    notices
+}
+
+impl CheckedLogs {
+    fn take(&mut self, report: &ObjectReport) {
+        *self.formats.entry(report.format.map_or("none", LogFormat::name)).or_default() += 1;
+        self.fields.extend(report.fields.iter().cloned());
+        self.rows += report.rows;
+        self.rejected += report.rejected;
+        self.rejected_examples.extend(report.rejected_examples.iter().cloned());
+        self.rejected_examples.truncate(3);
+        self.newest_request = self.newest_request.max(report.last_time);
+    }
+}
+
+/// How many objects a place has, and the newest of them, the latest first.
+async fn look_at(place: &Place, failures: &mut Vec<String>) -> (CheckedLogs, Vec<LogObject>) {
+    let mut logs = CheckedLogs {
+        location: place.source.location().to_owned(),
+        objects: 0,
+        formats: BTreeMap::new(),
+        fields: BTreeSet::new(),
+        rows: 0,
+        rejected: 0,
+        rejected_examples: vec![],
+        newest_request: None,
+        unreadable: vec![],
+    };
+    let mut newest: BTreeMap<(DateTime<Utc>, String), ObjectMeta> = BTreeMap::new();
+    let mut listing = place.source.list(place.since);
+    loop {
+        match listing.try_next().await {
+            Ok(Some(meta)) => {
+                logs.objects += 1;
+                let time = names::period(&meta.key).map_or(meta.arrived_at, |period| period.start);
+                newest.insert((time, meta.key.clone()), meta);
+                if newest.len() > OBJECTS {
+                    newest.pop_first();
+                }
+            }
+            Ok(None) => break,
+            Err(error) => failures.push(error.to_string()),
+        }
+    }
+    (logs, newest.into_values().rev().map(|meta| place.object(meta)).collect())
+}
+
+fn columns(names: &[&str]) -> SchemaRef {
+    let requests = Table::Requests.schema().public();
+    let wanted: Vec<usize> =
+        (0..requests.fields().len()).filter(|place| names.contains(&requests.field(*place).name().as_str())).collect();
+    Arc::new(requests.project(&wanted).expect("the places are those of its fields"))
+}
+
+async fn rows_of(
+    object: &LogObject,
+    context: &ReadContext,
+    schema: SchemaRef,
+) -> Result<(ObjectReport, Vec<RecordBatch>), ObjectError> {
+    let all =
+        read_in_parts(object, context, schema, usize::MAX, async |_| Ok::<(), std::convert::Infallible>(())).await;
+    match all {
+        Ok(read) => read,
+        Err(never) => match never {},
+    }
+}
+
+/// What one scheme alone makes of the objects.
+async fn scheme_facts(
+    warden: &Warden,
+    objects: &[LogObject],
+    scheme: Scheme,
+    configured: bool,
+    accepted: u64,
+) -> anyhow::Result<CheckedScheme> {
+    #[derive(Deserialize)]
+    struct Row {
+        requests: i64,
+        sessions: i64,
+        bound: i64,
+        derived: i64,
+        most_networks: i64,
+        mean_networks: f64,
+    }
+    let name = scheme.name();
+    let context = ReadContext { sessions: [scheme].into(), ..warden.context.clone() };
+    let schema = columns(&["session_id", "bound", "derived", "network", "accepted"]);
+    let mut batches = Vec::new();
+    for object in objects {
+        if let Ok((_, rows)) = rows_of(object, &context, schema.clone()).await {
+            batches.extend(rows);
+        }
+    }
+    let rows: Vec<Row> = over_requests(&warden.engine, schema, batches, SCHEME).await?;
+    let row = rows.first().ok_or_else(|| anyhow::anyhow!("queries/{} gave no row", SCHEME.file))?;
+    Ok(CheckedScheme {
+        scheme: name,
+        configured,
+        requests: row.requests,
+        share: row.requests as f64 / accepted.max(1) as f64,
+        bound: row.bound,
+        derived: row.derived,
+        sessions: row.sessions,
+        mean_networks: row.mean_networks,
+        most_networks: row.most_networks,
+    })
+}
+
+/// The share of requests that are logged, where it is clearly less than all.
+async fn logged_share(engine: &Engine, schema: SchemaRef, batches: Vec<RecordBatch>) -> anyhow::Result<Option<f64>> {
+    #[derive(Deserialize)]
+    struct Row {
+        steps: i64,
+        share: Option<f64>,
+    }
+    let rows: Vec<Row> = over_requests(engine, schema, batches, LOGGED_SHARE).await?;
+    let told = rows.first().filter(|row| row.steps >= LEAST_STEPS).and_then(|row| row.share);
+    Ok(told.filter(|share| *share < LEAST_LOGGED_SHARE))
+}
+
+/// Runs a statement over these rows of `requests`.
+async fn over_requests<T: serde::de::DeserializeOwned>(
+    engine: &Engine,
+    schema: SchemaRef,
+    batches: Vec<RecordBatch>,
+    sql: Sql,
+) -> anyhow::Result<Vec<T>> {
+    let session = engine.session();
+    let table = MemTable::try_new(schema, vec![batches]).map_err(|error| query_error(sql, error))?;
+    session.register_table(Table::Requests.name(), Arc::new(table)).map_err(|error| query_error(sql, error))?;
+    Ok(fetch(&session, sql, vec![]).await?)
+}
