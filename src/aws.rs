@@ -1,16 +1,25 @@
 //! AWS clients, made from the environment in the usual way: credentials chain, profiles, regions, endpoints.
 
+use std::collections::HashMap;
+use std::time::Duration;
+
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_sdk_s3::config::retry::RetryConfig;
+use aws_sdk_s3::config::timeout::TimeoutConfig;
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 
 /// The Region of everything that belongs to CloudFront, whatever the environment says.
 /// Source: AWS WAF API Reference, `Scope`: CLOUDFRONT works in us-east-1 only.
 const CLOUDFRONT_REGION: &str = "us-east-1";
 
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+const READ_TIMEOUT: Duration = Duration::from_secs(30);
+
 async fn environment() -> SdkConfig {
     aws_config::defaults(BehaviorVersion::latest())
         .retry_config(RetryConfig::standard().with_max_attempts(6))
+        // A server that says nothing for so long is tried again; bodies that stall are noticed by the client itself.
+        .timeout_config(TimeoutConfig::builder().connect_timeout(CONNECT_TIMEOUT).read_timeout(READ_TIMEOUT).build())
         .load()
         .await
 }
@@ -23,6 +32,24 @@ pub async fn s3_client() -> aws_sdk_s3::Client {
         || ["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"].iter().any(|name| std::env::var_os(name).is_some());
     let config = aws_sdk_s3::config::Builder::from(&environment).force_path_style(overridden).build();
     aws_sdk_s3::Client::from_conf(config)
+}
+
+/// A client for a state in S3, and what the Delta library needs to use the same Region, endpoint and credentials.
+pub async fn state_clients() -> (aws_sdk_s3::Client, HashMap<String, String>) {
+    let environment = environment().await;
+    let named = ["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"].iter().find_map(|name| std::env::var(name).ok());
+    let mut options = HashMap::new();
+    // The usual chain: profiles, roles and containers, not only variables.
+    options.insert("AWS_FORCE_CREDENTIAL_LOAD".to_owned(), "true".to_owned());
+    if let Some(region) = environment.region() {
+        options.insert("AWS_REGION".to_owned(), region.to_string());
+    }
+    if let Some(endpoint) = named.or_else(|| environment.endpoint_url().map(str::to_owned)) {
+        options.insert("AWS_ALLOW_HTTP".to_owned(), endpoint.starts_with("http://").to_string());
+        options.insert("AWS_VIRTUAL_HOSTED_STYLE_REQUEST".to_owned(), "false".to_owned());
+        options.insert("AWS_ENDPOINT_URL".to_owned(), endpoint);
+    }
+    (s3_client().await, options)
 }
 
 /// A client for the WAF of CloudFront.

@@ -39,5 +39,6 @@ pub mod source;
 pub mod store;
 pub mod text;
 pub mod time;
+pub mod upkeep;
 pub mod viewer;
 pub mod waf;

@@ -30,6 +30,10 @@ impl Clock {
 pub struct Span(TimeDelta);
 
 impl Span {
+    pub const fn seconds(seconds: i64) -> Self {
+        Span(TimeDelta::seconds(seconds))
+    }
+
     pub const fn minutes(minutes: i64) -> Self {
         Span(TimeDelta::minutes(minutes))
     }

@@ -6,7 +6,7 @@ use super::{print, print_json};
 use crate::cli::{Common, Exit, Output};
 use crate::engine::{Engine, Sql, fetch, sql, timestamp};
 use crate::history::Event;
-use crate::store::DeltaStore;
+use crate::store::{DeltaStore, Root};
 use crate::text::table;
 use crate::time::{Span, rfc3339};
 
@@ -32,7 +32,7 @@ pub async fn run(common: &Common, args: Args) -> anyhow::Result<Exit> {
     let config = common.load()?;
     let now = common.clock(&config).now();
     let engine = Engine::new(&config.engine)?;
-    let store = DeltaStore::open(&config.state)?;
+    let store = DeltaStore::open(&Root::connect(&config.state).await).await?;
     let session = engine.session_over(&store, now).await?;
     let parameters = vec![
         ("since", timestamp(now - args.since.delta())),

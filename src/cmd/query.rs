@@ -16,7 +16,7 @@ use crate::pass::Warden;
 use crate::requests::{RequestsTable, places};
 use crate::rows;
 use crate::schema::Table;
-use crate::store::DeltaStore;
+use crate::store::{DeltaStore, Root};
 use crate::text::{csv_cell, json_line, table};
 
 #[derive(Debug, clap::Args)]
@@ -42,7 +42,7 @@ pub async fn run(common: &Common, args: Args) -> anyhow::Result<Exit> {
     let config = common.load()?;
     let now = common.clock(&config).now();
     let warden = Warden::new(config).await?;
-    let store = DeltaStore::open(&warden.config.state)?;
+    let store = DeltaStore::open(&Root::connect(&warden.config.state).await).await?;
     let session = warden.engine.session_over(&store, now).await?;
     let places = places(&warden.config.logs, now).await;
     let requests = RequestsTable::new(places, warden.context.clone());

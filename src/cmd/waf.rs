@@ -7,7 +7,7 @@ use super::{plan_text, print, print_json};
 use crate::cli::{Common, Exit, Output, UsageError};
 use crate::decide::Policy;
 use crate::pass::Warden;
-use crate::store::{DeltaStore, StateLock};
+use crate::store::{DeltaStore, Root, StateLock};
 use crate::waf::pack::is_ours;
 use crate::waf::plan::{Plan, is_in_force, plan, rules_for_group};
 use crate::waf::sync::{desired, plan_for, sync};
@@ -37,21 +37,27 @@ pub async fn run(common: &Common, args: Args) -> anyhow::Result<Exit> {
     let now = common.clock(&config).now();
     let warden = Warden::new(config).await?;
     let group = warden.rule_group().await;
+    let root = Root::connect(&warden.config.state).await;
     let policy = Policy::new(&warden.config.guard, &warden.detectors);
     let needed = || UsageError("the config names no rule group: [waf] name and id".to_owned());
     match args.action {
         Action::Show => show(&group.ok_or_else(needed)?, args.output).await,
         Action::Sync => {
             let group = group.ok_or_else(needed)?;
-            let _lock = StateLock::acquire(&warden.config.state, false).await?;
-            let store = DeltaStore::open(&warden.config.state)?;
-            let session = warden.engine.session_over(&store, now).await?;
-            let synced = sync(&desired(&session, &policy, now).await?, &group).await?;
+            let lock = StateLock::acquire(&root, false, warden.config.lease).await?;
+            let synced = async {
+                let store = DeltaStore::open(&root).await?;
+                let session = warden.engine.session_over(&store, now).await?;
+                anyhow::Ok(sync(&desired(&session, &policy, now).await?, &group).await?)
+            };
+            let synced = synced.await;
+            lock.release().await;
+            let synced = synced?;
             let title = if synced.changed { "updated" } else { "unchanged" };
             report(&synced.plan, &format!("Rule group {}, {title}", group.name()), synced.changed, args.output)
         }
         Action::Plan => {
-            let store = DeltaStore::open(&warden.config.state)?;
+            let store = DeltaStore::open(&root).await?;
             let session = warden.engine.session_over(&store, now).await?;
             let desired = desired(&session, &policy, now).await?;
             match &group {

@@ -25,7 +25,11 @@ pub struct Config {
     pub path: PathBuf,
     /// A fixed clock, for demos.
     pub now: Option<DateTime<Utc>>,
-    pub state: PathBuf,
+    pub state: Location,
+    /// How long activity, refusals and credentials are kept.
+    pub activity_retention: Span,
+    /// How long the lock of a state in S3 lives that is not renewed.
+    pub lease: std::time::Duration,
     pub logs: Vec<Logs>,
     pub sessions: Vec<Scheme>,
     pub geoip: GeoIp,
@@ -104,7 +108,7 @@ mod tests {
     #[test]
     fn the_defaults_are_those_of_the_design() {
         let config = parse(LEAST).unwrap();
-        assert_eq!(config.state, Path::new("/etc/sw/state"));
+        assert_eq!(config.state, Location::Folder("/etc/sw/state".into()));
         assert_eq!(config.logs[0].lookback, Span::hours(26));
         assert_eq!(config.detect.refused_status, [401, 403]);
         assert_eq!(config.guard.mode, Mode::Enforce);

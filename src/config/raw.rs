@@ -47,7 +47,11 @@ pub struct Config {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct State {
-    location: PathBuf,
+    location: String,
+    #[serde(default = "default_retention")]
+    activity_retention: Span,
+    #[serde(default = "default_lease")]
+    lease: Span,
 }
 
 #[derive(Debug, Deserialize)]
@@ -290,6 +294,14 @@ impl LogsEntry {
     }
 }
 
+fn default_retention() -> Span {
+    Span::hours(72)
+}
+
+fn default_lease() -> Span {
+    Span::minutes(1)
+}
+
 fn default_lookback() -> Span {
     Span::hours(26)
 }
@@ -324,15 +336,16 @@ impl Config {
         if self.session.is_empty() {
             return Err(wrong("session", "at least one [[session]] with a scheme is needed".into()));
         }
-        let state = self.state.location.to_string_lossy();
-        if state.contains("://") {
-            return Err(wrong("state.location", format!("{state}: only a folder can hold the state so far")));
+        let state = Location::parse(&self.state.location, folder)
+            .map_err(|error| wrong("state.location", error.to_string()))?;
+        if self.state.activity_retention < Span::hours(26) {
+            let message =
+                "must be at least 26h: objects arrive up to a day late, and their windows are evaluated again";
+            return Err(wrong("state.activity_retention", message.into()));
         }
-        let state = match Location::parse(&state, folder) {
-            Ok(Location::Folder(state)) => state,
-            Ok(Location::S3 { .. }) => unreachable!("it has no ://"),
-            Err(error) => return Err(wrong("state.location", error.to_string())),
-        };
+        if self.state.lease < Span::seconds(2) {
+            return Err(wrong("state.lease", "must be at least 2s".into()));
+        }
         let mut logs = Vec::new();
         for (index, entry) in self.logs.into_iter().enumerate() {
             let location = Location::parse(&entry.location, folder).map_err(|source| ConfigError::Logs {
@@ -340,11 +353,8 @@ impl Config {
                 number: index + 1,
                 source,
             })?;
-            if let Location::Folder(folder) = &location
-                && (state.starts_with(folder) || folder.starts_with(&state))
-            {
-                let message =
-                    format!("{} and the logs in {} must not be one below the other", state.display(), folder.display());
+            if state.overlaps(&location) {
+                let message = format!("{state} and the logs in {location} must not be one below the other");
                 return Err(wrong("state.location", message));
             }
             let form = entry.form().map_err(|message| wrong("logs.fields", message))?;
@@ -384,6 +394,8 @@ impl Config {
             path: path.to_owned(),
             now: self.now,
             state,
+            activity_retention: self.state.activity_retention,
+            lease: self.state.lease.as_std(),
             logs,
             sessions,
             geoip: GeoIp { country: self.geoip.country.map(resolve), asn: self.geoip.asn.map(resolve) },

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use arrow::array::Int64Array;
 use arrow::datatypes::SchemaRef;
@@ -22,6 +23,16 @@ const ROLLUPS: [(Table, Sql); 3] = [
     (Table::Credentials, sql!("rollup_credentials.sql")),
     (Table::Activity, sql!("rollup.sql")),
 ];
+
+/// How often an object is tried again that cannot be read for the moment, before it is left to the next run. The AWS client
+/// has its own attempts at each request; these are for answers that break off.
+const RETRIES: u32 = 3;
+
+/// Half a second, doubling, with up to as much again by chance.
+fn pause(attempt: u32, chance: u128) -> Duration {
+    let base = 500u64 << attempt;
+    Duration::from_millis(base + (chance % u128::from(base)) as u64)
+}
 
 /// The roll-up, and the columns of `requests` that it needs: no others are built.
 pub struct Rollup<'a> {
@@ -68,8 +79,29 @@ impl<'a> Rollup<'a> {
     /// Reads an object, rolling it up in parts of `part_bytes` where it has more.
     ///
     /// Where the parts are cut depends on the object alone, so it contributes the same rows whatever
-    /// objects are read beside it.
+    /// objects are read beside it. What fails for the moment is tried again, from the beginning.
     pub async fn read(
+        &self,
+        object: &LogObject,
+        context: &ReadContext,
+        part_bytes: usize,
+    ) -> Result<Outcome, EngineError> {
+        let mut attempt = 0;
+        loop {
+            let outcome = self.try_read(object, context, part_bytes).await?;
+            match outcome {
+                Err(ObjectError::Unavailable(reason)) if attempt < RETRIES => {
+                    let pause = pause(attempt, uuid::Uuid::new_v4().as_u128());
+                    tracing::warn!("{object:?}: {reason}; trying again in {pause:.1?}");
+                    tokio::time::sleep(pause).await;
+                    attempt += 1;
+                }
+                outcome => return Ok(outcome),
+            }
+        }
+    }
+
+    async fn try_read(
         &self,
         object: &LogObject,
         context: &ReadContext,

@@ -7,13 +7,14 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use chrono::{DateTime, Utc};
-use serde::Serialize;
+use datafusion::prelude::SessionContext;
+use serde::{Deserialize, Serialize};
 
 use crate::config::Config;
 use crate::decide::Policy;
 use crate::detect::file::Detector;
 use crate::detect::{Detection, catalog, detect};
-use crate::engine::Engine;
+use crate::engine::{Engine, EngineError, Sql, fetch, sql, timestamp};
 use crate::geo::Geo;
 use crate::history::Event;
 use crate::ingest::Ingestion;
@@ -23,10 +24,14 @@ use crate::progress::Stage;
 use crate::requests;
 use crate::rows;
 use crate::schema::Table;
-use crate::store::{DeltaStore, MemoryStore, StateLock, Store, StoreError};
+use crate::store::{DeltaStore, MemoryStore, Root, StateLock, Store, StoreError};
+use crate::time::rfc3339;
+use crate::upkeep::upkeep;
 use crate::waf::plan::{Plan, plan};
 use crate::waf::{AwsRuleGroup, MAX_CAPACITY, RuleGroup, sync};
 use summary::Summary;
+
+const LAST_GOOD_RUN: Sql = sql!("engine/last_good_run.sql");
 
 /// Everything that is made once from a config, and used by every pass.
 pub struct Warden {
@@ -103,23 +108,44 @@ impl Warden {
 
     /// Runs once, under the lock of the state.
     pub async fn pass(&self, now: DateTime<Utc>, options: Options) -> anyhow::Result<Outcome> {
-        let folder = &self.config.state;
+        let root = Root::connect(&self.config.state).await;
         if options.dry_run {
-            let store = match DeltaStore::open(folder) {
+            let store = match DeltaStore::open(&root).await {
                 Ok(state) => MemoryStore::over(Arc::new(state)),
                 Err(StoreError::Missing(_)) => MemoryStore::default(),
                 Err(error) => return Err(error.into()),
             };
-            return self.pass_on(&store, now, options).await;
+            return self.pass_on(&store, None, now, options).await;
         }
-        let lock = StateLock::acquire(folder, options.wait).await?;
-        let store = DeltaStore::open_or_create(folder).await?;
-        let outcome = self.pass_on(&store, now, options).await;
-        drop(lock);
+        let lock = StateLock::acquire(&root, options.wait, self.config.lease).await?;
+        let outcome = match DeltaStore::open_or_create(&root, &lock).await {
+            Ok(store) => self.pass_on(&store, Some(&store), now, options).await,
+            Err(error) => Err(error.into()),
+        };
+        lock.release().await;
         outcome
     }
 
-    async fn pass_on(&self, store: &dyn Store, now: DateTime<Utc>, options: Options) -> anyhow::Result<Outcome> {
+    /// What to say of the time without a run, if it was longer than the logs are looked back for.
+    fn gap(&self, last_good: Option<DateTime<Utc>>, now: DateTime<Utc>) -> Option<String> {
+        let shortest = self.config.logs.iter().map(|logs| logs.lookback).min()?;
+        let since = last_good.filter(|last| now - *last > shortest.delta())?;
+        Some(format!(
+            "no run read all its logs between {} and {}: what came since is read now; blocks that it gives come late, and \
+             objects that were deleted meanwhile are missing",
+            rfc3339(since),
+            rfc3339(now)
+        ))
+    }
+
+    /// `kept` is the store once more, where it is one that needs upkeep.
+    async fn pass_on(
+        &self,
+        store: &dyn Store,
+        kept: Option<&DeltaStore>,
+        now: DateTime<Utc>,
+        options: Options,
+    ) -> anyhow::Result<Outcome> {
         let started = Instant::now();
         let run_id = uuid::Uuid::new_v4().to_string();
         let mut summary = Summary::new(&run_id);
@@ -132,7 +158,12 @@ impl Warden {
             now,
             retry_quarantined: options.retry_quarantined,
         };
-        let places = requests::places(&self.config.logs, now).await;
+        // What arrived since the last run that read all there was is read now, however long ago that is.
+        let last_good = last_good_run(&self.engine.session_over(store, now).await?, now).await?;
+        let places = requests::places(&self.config.logs, last_good.unwrap_or(now)).await;
+        if let Some(gap) = self.gap(last_good, now) {
+            summary.alarms.push(gap);
+        }
         // Whatever fails but the state itself, blocks must still end in time and WAF be brought in step.
         let mut failures = Vec::new();
         match ingestion.run(&places, &stage).await {
@@ -202,6 +233,11 @@ impl Warden {
         }
         summary.alarms.extend(failures.iter().cloned());
         summary.seconds.enforce = enforcing.elapsed().as_secs_f64();
+        if let Some(kept) = kept
+            && let Err(error) = upkeep(&self.engine, kept, now, self.config.activity_retention.delta()).await
+        {
+            summary.alarms.push(format!("upkeep of the state failed: {error}"));
+        }
         summary.seconds.total = started.elapsed().as_secs_f64();
 
         let outcome = Outcome { summary, events: recorded.events, plan, waf, failures };
@@ -224,6 +260,16 @@ impl Outcome {
         let summary = &self.summary;
         summary.held > 0 || summary.objects.quarantined > 0 || summary.waf.left_out > 0 || !summary.alarms.is_empty()
     }
+}
+
+/// When the last run began that read all there was.
+async fn last_good_run(session: &SessionContext, now: DateTime<Utc>) -> Result<Option<DateTime<Utc>>, EngineError> {
+    #[derive(Deserialize)]
+    struct Row {
+        started_at: Option<DateTime<Utc>>,
+    }
+    let rows: Vec<Row> = fetch(session, LAST_GOOD_RUN, vec![("now", timestamp(now))]).await?;
+    Ok(rows.first().and_then(|row| row.started_at))
 }
 
 /// The row of this run in `runs`.

@@ -63,7 +63,12 @@ impl FolderSource {
         }
         // A folder that is a link is not followed: it could lead back here.
         if entry.file_type()?.is_dir() {
-            folders.push(entry.path());
+            let path = entry.path();
+            let below = path.strip_prefix(&self.root).ok().and_then(Path::to_str);
+            let period = below.and_then(names::period_of_folders);
+            if since.zip(period).is_none_or(|(since, period)| period.may_hold_since(since)) {
+                folders.push(path);
+            }
             return Ok(None);
         }
         let path = entry.path();

@@ -122,6 +122,20 @@ impl Location {
     }
 }
 
+impl Location {
+    /// Whether one of the places is the other, or lies below it.
+    pub fn overlaps(&self, other: &Location) -> bool {
+        match (self, other) {
+            (Location::Folder(one), Location::Folder(other)) => one.starts_with(other) || other.starts_with(one),
+            (Location::S3 { bucket, prefix }, Location::S3 { bucket: other_bucket, prefix: other }) => {
+                // Prefixes of keys, not folders: `a` holds all of `abc/`.
+                bucket == other_bucket && (prefix.starts_with(other.as_str()) || other.starts_with(prefix.as_str()))
+            }
+            _ => false,
+        }
+    }
+}
+
 impl fmt::Display for Location {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -6,7 +6,9 @@
 //! of the same hour, as the delivery was set up, plain (`2026/11/20/19`) or as pairs (`year=2026/month=11/…`), whose keys
 //! have any case. Firehose's folders look alike but carry the hour of arrival.
 
-use chrono::{DateTime, NaiveDate, TimeDelta, Utc};
+use std::cmp::Ordering;
+
+use chrono::{DateTime, DurationRound, NaiveDate, TimeDelta, Utc};
 
 /// The distribution that a key names, in the object's name or in a folder.
 pub fn distribution(key: &str) -> Option<&str> {
@@ -41,6 +43,11 @@ pub struct Period {
 }
 
 impl Period {
+    /// Whether an object of it can hold requests of `since` or later.
+    pub fn may_hold_since(self, since: DateTime<Utc>) -> bool {
+        self.end + TimeDelta::hours(1) > since
+    }
+
     fn hour(start: DateTime<Utc>) -> Period {
         Period { start, end: start + TimeDelta::hours(1) }
     }
@@ -52,40 +59,70 @@ pub fn period(key: &str) -> Option<Period> {
     standard_name(name).map(|(_, hour)| Period::hour(hour)).or_else(|| period_of_folders(folders))
 }
 
-/// The period that folders name. They may be the beginning of a key, as long as no folder is cut off.
-pub fn period_of_folders(folders: &str) -> Option<Period> {
-    let (mut date, mut of_day) = (None, None);
-    let (mut year, mut month, mut day) = (None, None, None);
-    for folder in folders.split('/') {
+/// What a folder says of the time, and its text where that is the value of a pair.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Part {
+    Year(String),
+    Month(String),
+    Day(String),
+    Hour(String),
+    /// A date, and an hour where it has one.
+    Date(String, Option<String>),
+}
+
+/// The folders that say something of the time, by their place: the last year, and what belongs to it.
+fn parts(folders: &str) -> Vec<(usize, Part)> {
+    let mut parts: Vec<(usize, Part)> = Vec::new();
+    for (place, folder) in folders.split('/').enumerate() {
         let (key, value) = match folder.split_once('=') {
             Some((key, value)) => (Some(key.to_ascii_lowercase()), value),
             None => (None, folder),
         };
         // 2026-11-20, 20261120, either with an hour behind it.
         if matches!(key.as_deref(), None | Some("dt" | "date" | "day" | "datehour" | "hour"))
-            && let Some((found, hour)) = date_and_hour(value)
+            && let Some((date, hour)) = date_and_hour(value)
         {
-            date = Some(found);
-            of_day = hour;
+            parts.push((place, Part::Date(date, hour)));
             continue;
         }
         let number = |digits: usize| {
             (value.len() == digits && value.bytes().all(|byte| byte.is_ascii_digit())).then(|| value.to_owned())
         };
-        match key.as_deref() {
-            Some("year" | "yyyy" | "y") => year = number(4),
-            Some("month" | "mm" | "m") => month = number(2),
-            Some("day" | "dd" | "d") => day = number(2),
-            Some("hour" | "hh" | "h") => of_day = number(2),
-            Some(_) => {}
+        let last = parts.last().map(|(_, part)| part);
+        let part = match key.as_deref() {
+            Some("year" | "yyyy" | "y") => number(4).map(Part::Year),
+            Some("month" | "mm" | "m") => number(2).map(Part::Month),
+            Some("day" | "dd" | "d") => number(2).map(Part::Day),
+            Some("hour" | "hh" | "h") => number(2).map(Part::Hour),
+            Some(_) => None,
             // Plain folders: year, month, day and hour in this order, whatever stands between them.
-            None if number(4).is_some_and(|year| year.starts_with("20")) => {
-                (year, month, day, of_day) = (number(4), None, None, None);
-            }
-            None if year.is_some() && month.is_none() => month = number(2),
-            None if month.is_some() && day.is_none() => day = number(2),
-            None if (day.is_some() || date.is_some()) && of_day.is_none() => of_day = number(2),
-            None => {}
+            None => match (last, number(2), number(4)) {
+                (_, None, Some(year)) if year.starts_with("20") => {
+                    parts.clear();
+                    Some(Part::Year(year))
+                }
+                (Some(Part::Year(_)), Some(month), _) => Some(Part::Month(month)),
+                (Some(Part::Month(_)), Some(day), _) => Some(Part::Day(day)),
+                (Some(Part::Day(_) | Part::Date(_, None)), Some(hour), _) => Some(Part::Hour(hour)),
+                _ => None,
+            },
+        };
+        parts.extend(part.map(|part| (place, part)));
+    }
+    parts
+}
+
+/// The period that folders name. They may be the beginning of a key, as long as no folder is cut off.
+pub fn period_of_folders(folders: &str) -> Option<Period> {
+    let (mut date, mut of_day) = (None, None);
+    let (mut year, mut month, mut day) = (None, None, None);
+    for (_, part) in parts(folders) {
+        match part {
+            Part::Year(text) => year = Some(text),
+            Part::Month(text) => month = Some(text),
+            Part::Day(text) => day = Some(text),
+            Part::Hour(text) => of_day = Some(text),
+            Part::Date(text, hour) => (date, of_day) = (Some(text), hour),
         }
     }
     let date = match (date, year, month, day) {
@@ -100,6 +137,52 @@ pub fn period_of_folders(folders: &str) -> Option<Period> {
             Some(Period { start, end: start + TimeDelta::days(1) })
         }
     }
+}
+
+/// Where a listing in the order of keys can go on behind a key that is too old: all keys up to there are of times that hold no
+/// requests of `since` or later. None where the key's name does not show such a place.
+pub fn skip_to(key: &str, since: DateTime<Utc>) -> Option<String> {
+    // The first hour of which an object may hold such requests: see may_hold_since.
+    let first = (since - TimeDelta::hours(2)).duration_trunc(TimeDelta::hours(1)).ok()? + TimeDelta::hours(1);
+    let (folders, name) = key.rsplit_once('/').unwrap_or(("", key));
+    let mut start = 0;
+    let mut places = Vec::new();
+    for folder in folders.split('/') {
+        places.push(start);
+        start += folder.len() + 1;
+    }
+    for (place, part) in parts(folders) {
+        let (found, first) = match part {
+            Part::Year(found) => (found, first.format("%Y").to_string()),
+            Part::Month(found) => (found, first.format("%m").to_string()),
+            Part::Day(found) => (found, first.format("%d").to_string()),
+            Part::Hour(found) => (found, first.format("%H").to_string()),
+            Part::Date(_, hour) => {
+                let folder = folders.split('/').nth(place)?;
+                let value = folder.rsplit('=').next()?;
+                let dashed = value.contains('-');
+                let format = match (dashed, hour.is_some()) {
+                    (true, true) => "%Y-%m-%d-%H",
+                    (true, false) => "%Y-%m-%d",
+                    (false, true) => "%Y%m%d%H",
+                    (false, false) => "%Y%m%d",
+                };
+                (value.to_owned(), first.format(format).to_string())
+            }
+        };
+        match found.cmp(&first) {
+            Ordering::Less => {
+                let folder = folders.split('/').nth(place)?;
+                let before = folder.len() - found.len();
+                return Some(format!("{}{first}", &key[..places[place] + before]));
+            }
+            Ordering::Equal => {}
+            Ordering::Greater => return None,
+        }
+    }
+    let (distribution, hour) = standard_name(name)?;
+    let before = key.len() - name.len();
+    (hour < first).then(|| format!("{}{distribution}.{}", &key[..before], first.format("%Y-%m-%d-%H")))
 }
 
 /// `YYYY-MM-DD` and perhaps the hour in `2026-11-20`, `2026-11-20-19`, `20261120` or `2026112019`.
@@ -123,10 +206,7 @@ fn hour_of(date: &str, hour: &str) -> Option<DateTime<Utc>> {
 /// Rows of the first minutes of the next hour do occur, so a period counts until an hour after its end. What arrived in an
 /// hour holds no later requests, so hours of arrival may be taken for hours of requests here.
 pub fn may_hold_since(key: &str, arrived_at: DateTime<Utc>, since: DateTime<Utc>) -> bool {
-    match period(key) {
-        Some(period) => period.end + TimeDelta::hours(1) > since,
-        None => arrived_at >= since,
-    }
+    period(key).map_or(arrived_at >= since, |period| period.may_hold_since(since))
 }
 
 #[cfg(test)]
@@ -210,11 +290,51 @@ mod tests {
         assert!(!may_hold_since("other.gz", since - TimeDelta::seconds(1), since));
     }
 
+    #[test]
+    fn a_listing_skips_what_is_too_old() {
+        // 2026-11-20 10:00: hours from 09 on may hold such requests.
+        let since = at("2026-11-20T10:00:00Z");
+        for (key, expected) in [
+            ("logs/E2.2024-01-01-00.x.gz", Some("logs/E2.2026-11-20-09")),
+            ("E2.2026-11-20-08.x.gz", Some("E2.2026-11-20-09")),
+            ("E2.2026-11-20-09.x.gz", None),
+            ("year=2024/month=01/day=01/hour=00/x", Some("year=2026")),
+            ("p/YEAR=2026/Month=10/day=31/hour=23/x", Some("p/YEAR=2026/Month=11")),
+            ("p/2026/11/20/08/x", Some("p/2026/11/20/09")),
+            ("p/2026/11/20/09/E2.2026-11-20-09.x.gz", None),
+            ("p/2026/11/21/00/x", None),
+            ("dt=2026-11-19/hour=23/x", Some("dt=2026-11-20")),
+            ("dt=2026-11-20/hour=08/x", Some("dt=2026-11-20/hour=09")),
+            ("2026112008/x", Some("2026112009")),
+            ("other/x", None),
+        ] {
+            assert_eq!(skip_to(key, since).as_deref(), expected, "{key}");
+        }
+    }
+
     proptest! {
+        /// Whatever lies between a key and the place that a listing skips to is too old, of all hours of some days.
+        #[test]
+        fn nothing_new_is_skipped(form in 0usize..5, from in 0i64..72, to in 0i64..72, since in 0i64..4_320) {
+            let start = at("2026-10-30T00:00:00Z");
+            let key = |hour: i64| {
+                let time = start + TimeDelta::hours(hour);
+                let format = ["E2.%Y-%m-%d-%H.x", "year=%Y/month=%m/day=%d/hour=%H/x", "p/%Y/%m/%d/%H/E2.%Y-%m-%d-%H.x", "%Y%m%d%H/x",
+                    "dt=%Y-%m-%d/%H/x"][form];
+                (time, time.format(format).to_string())
+            };
+            let since = start + TimeDelta::minutes(since);
+            let ((_, from), (time, between)) = (key(from), key(to));
+            if let Some(skipped) = skip_to(&from, since) && between > from && between <= skipped {
+                prop_assert!(!may_hold_since(&between, time, since), "{} is lost from {} to {}", between, from, skipped);
+            }
+        }
+
         #[test]
         fn takes_any_key(key in "((year|Month|dt)=)?[0-9/=.a-zE-]{0,40}\\PC{0,5}") {
             period(&key);
             distribution(&key);
+            skip_to(&key, at("2026-11-20T10:00:00Z"));
         }
     }
 }

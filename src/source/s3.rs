@@ -5,7 +5,7 @@ use std::io::Read;
 use async_trait::async_trait;
 use aws_sdk_s3::Client;
 use aws_sdk_s3::error::SdkError;
-use aws_sdk_s3::operation::list_objects_v2::ListObjectsV2Error;
+use aws_sdk_s3::operation::list_objects_v2::{ListObjectsV2Error, ListObjectsV2Output};
 use chrono::{DateTime, Utc};
 use futures::stream::{self, BoxStream};
 use futures::{StreamExt, TryStreamExt};
@@ -37,6 +37,18 @@ impl S3Source {
     }
 }
 
+impl S3Source {
+    /// Where the listing goes on behind a page: at its last key, or behind all the hours that are too old to matter. A bucket with
+    /// years of logs costs some two pages a distribution beside what is new.
+    fn next_position(&self, page: &ListObjectsV2Output, since: Option<DateTime<Utc>>) -> Option<String> {
+        let last = page.contents().last()?.key()?;
+        let skipped = since
+            .and_then(|since| names::skip_to(last.strip_prefix(&self.prefix)?, since))
+            .map(|skipped| format!("{}{skipped}", self.prefix));
+        skipped.filter(|skipped| skipped.as_str() > last).or_else(|| Some(last.to_owned()))
+    }
+}
+
 /// The object as the ledger knows it; none for what is no log: a folder's marker, or an entry without a name.
 fn object_meta(object: aws_sdk_s3::types::Object, prefix: &str) -> Option<ObjectMeta> {
     let key = object.key?;
@@ -64,13 +76,12 @@ impl LogSource for S3Source {
     }
 
     fn list(&self, since: Option<DateTime<Utc>>) -> BoxStream<'_, Result<ObjectMeta, SourceError>> {
-        let pages = self.client.list_objects_v2().bucket(&self.bucket).prefix(&self.prefix).into_paginator().send();
-        stream::try_unfold(pages, move |mut pages| async move {
-            match pages.next().await {
-                Some(Ok(page)) => Ok(Some((page, pages))),
-                Some(Err(error)) => Err(self.list_error(&error)),
-                None => Ok(None),
-            }
+        stream::try_unfold(Some(None), move |position: Option<Option<String>>| async move {
+            let Some(after) = position else { return Ok(None) };
+            let request = self.client.list_objects_v2().bucket(&self.bucket).prefix(&self.prefix);
+            let page = request.set_start_after(after).send().await.map_err(|error| self.list_error(&error))?;
+            let next = if page.is_truncated() == Some(true) { self.next_position(&page, since) } else { None };
+            Ok(Some((page, next.map(Some))))
         })
         .map_ok(move |page| {
             let objects = page.contents.unwrap_or_default();

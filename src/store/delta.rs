@@ -1,80 +1,86 @@
-//! The state in a folder: `state.json` with its version, `lock`, and a Delta table per stored table.
+//! The state in a folder or in S3: `state.json` with its version, `lock`, and a Delta table per stored table.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::fs;
-use std::io::ErrorKind;
-use std::path::{Path, PathBuf};
+use std::collections::{BTreeMap, HashMap};
+use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use arrow::record_batch::RecordBatch;
 use async_trait::async_trait;
+use chrono::{DateTime, TimeDelta, Utc};
 use datafusion::catalog::TableProvider;
 use datafusion::datasource::MemTable;
-use datafusion::prelude::SessionContext;
+use datafusion::prelude::{SessionContext, col, lit};
 use deltalake::kernel::StructType;
 use deltalake::kernel::engine::arrow_conversion::TryIntoKernel;
 use deltalake::kernel::transaction::CommitProperties;
+use deltalake::operations::vacuum::VacuumMode;
 use deltalake::parquet::basic::{Compression, ZstdLevel};
 use deltalake::parquet::file::properties::WriterProperties;
+use deltalake::protocol::SaveMode;
 use deltalake::writer::{DeltaWriter, RecordBatchWriter};
 use deltalake::{DeltaTable, DeltaTableBuilder, DeltaTableError};
 use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex;
-use url::Url;
 
-use super::{Store, StoreError, Transaction};
+use super::lock::Lease;
+use super::{Root, StateLock, Store, StoreError, Transaction};
 use crate::schema::Table;
 
 /// Layout of the state that this program reads and writes.
 const VERSION: u64 = 2;
 const VERSION_FILE: &str = "state.json";
-pub(super) const LOCK_FILE: &str = "lock";
+/// When files were last removed.
+const VACUUM_FILE: &str = "vacuumed";
+
+/// Size of a compacted file, about.
+const COMPACT_BYTES: NonZeroU64 = NonZeroU64::new(16 << 20).expect("it is not zero");
+
+/// How long a file stays that no version needs any more: longer than any reader runs.
+const KEPT_FOR: TimeDelta = TimeDelta::days(7);
 
 #[derive(Serialize, Deserialize)]
 struct StateFile {
     version: u64,
 }
 
-/// Delta tables in a folder.
+/// Delta tables in a folder or in S3.
 pub struct DeltaStore {
-    folder: PathBuf,
+    root: Root,
     /// A reader makes no tables: to it, one that is not there is empty.
     writable: bool,
+    /// What a writer in S3 holds.
+    lease: Option<Arc<Lease>>,
     tables: Mutex<HashMap<Table, DeltaTable>>,
 }
 
 impl DeltaStore {
-    /// Opens the state for writing, making it if the folder is new or empty and migrating an older one. The caller holds
-    /// the lock.
-    pub async fn open_or_create(folder: &Path) -> Result<DeltaStore, StoreError> {
-        let found = version(folder)?;
-        let store = DeltaStore { folder: folder.to_owned(), writable: true, tables: Mutex::default() };
+    /// Opens the state for writing, making it if the place is new or empty and migrating an older one.
+    pub async fn open_or_create(root: &Root, lock: &StateLock) -> Result<DeltaStore, StoreError> {
+        let found = version(root).await?;
+        let store = DeltaStore { root: root.clone(), writable: true, lease: lock.lease(), tables: Mutex::default() };
         match found {
             Some(VERSION) => return Ok(store),
             Some(older) if (1..VERSION).contains(&older) => {
                 tracing::info!("migrating the state from version {older} to {VERSION}");
                 store.migrate().await?;
             }
-            Some(other) => return Err(wrong_version(folder, other)),
+            Some(other) => return Err(wrong_version(root, other)),
             None => {}
         }
-        let io = |source| StoreError::Io { path: folder.to_owned(), source };
         let text = serde_json::to_string(&StateFile { version: VERSION }).expect("a number becomes JSON");
-        // Written beside and moved: the file is whole or not there.
-        let new = folder.join(format!("{VERSION_FILE}.new"));
-        fs::create_dir_all(folder).map_err(io)?;
-        fs::write(&new, text + "\n").map_err(io)?;
-        fs::rename(&new, folder.join(VERSION_FILE)).map_err(io)?;
+        root.write(VERSION_FILE, &(text + "\n")).await?;
         Ok(store)
     }
 
     /// Opens the state that is there, for reading.
-    pub fn open(folder: &Path) -> Result<DeltaStore, StoreError> {
-        match version(folder)? {
-            Some(VERSION) => Ok(DeltaStore { folder: folder.to_owned(), writable: false, tables: Mutex::default() }),
-            Some(other) => Err(wrong_version(folder, other)),
-            None => Err(StoreError::Missing(folder.to_owned())),
+    pub async fn open(root: &Root) -> Result<DeltaStore, StoreError> {
+        match version(root).await? {
+            Some(VERSION) => {
+                Ok(DeltaStore { root: root.clone(), writable: false, lease: None, tables: Mutex::default() })
+            }
+            Some(other) => Err(wrong_version(root, other)),
+            None => Err(StoreError::Missing(root.name())),
         }
     }
 
@@ -94,23 +100,99 @@ impl DeltaStore {
         Ok(())
     }
 
+    /// How many files each hour of a table has; a table without hours has one entry without a name.
+    pub async fn files(&self, table: Table) -> Result<BTreeMap<String, usize>, StoreError> {
+        let mut tables = self.tables.lock().await;
+        let mut files = BTreeMap::new();
+        if let Some(delta) = loaded(self, &mut tables, table).await? {
+            for uri in delta.get_file_uris().map_err(self.error(table))? {
+                let hour = uri.split('/').find_map(|part| part.strip_prefix("hour=")).unwrap_or_default();
+                *files.entry(hour.to_owned()).or_default() += 1;
+            }
+        }
+        Ok(files)
+    }
+
+    /// Puts rows in the place of an hour's, in one commit.
+    pub async fn replace_hour(&self, table: Table, hour: &str, rows: Vec<RecordBatch>) -> Result<(), StoreError> {
+        self.change(table, async |delta| {
+            let write = delta.write(rows).with_save_mode(SaveMode::Overwrite);
+            write.with_replace_where(col("hour").eq(lit(hour))).with_writer_properties(writer_properties()).await
+        })
+        .await
+    }
+
+    pub async fn drop_hours_before(&self, table: Table, hour: &str) -> Result<(), StoreError> {
+        let old = col("hour").lt(lit(hour));
+        self.change(table, async |delta| delta.delete().with_predicate(old).await.map(|(delta, _)| delta)).await
+    }
+
+    pub async fn drop_credentials_before(&self, time: DateTime<Utc>) -> Result<(), StoreError> {
+        let old = col("last_seen").lt(lit(crate::engine::timestamp(time)));
+        let delete = async |delta: DeltaTable| delta.delete().with_predicate(old).await.map(|(delta, _)| delta);
+        self.change(Table::Credentials, delete).await
+    }
+
+    /// Makes many small files few large ones.
+    pub async fn compact(&self, table: Table) -> Result<(), StoreError> {
+        self.change(table, async |delta| {
+            let optimize = delta.optimize().with_target_size(COMPACT_BYTES).with_writer_properties(writer_properties());
+            optimize.await.map(|(delta, _)| delta)
+        })
+        .await
+    }
+
+    /// Removes the files that no version needs that is younger than a week: what runs that were cut off left behind, and what was
+    /// replaced long before any reader that still runs began.
+    pub async fn vacuum(&self) -> Result<(), StoreError> {
+        for table in Table::STORED {
+            let vacuum = async |delta: DeltaTable| {
+                let vacuum = delta.vacuum().with_mode(VacuumMode::Full).with_retention_period(KEPT_FOR);
+                vacuum.await.map(|(delta, _)| delta)
+            };
+            self.change(table, vacuum).await?;
+        }
+        self.root.write(VACUUM_FILE, &format!("{}\n", crate::time::rfc3339(Utc::now()))).await
+    }
+
+    /// When files were last removed, by the machine's clock.
+    pub async fn last_vacuum(&self) -> Result<Option<DateTime<Utc>>, StoreError> {
+        let file = self.root.read(VACUUM_FILE).await?;
+        Ok(file.and_then(|text| String::from_utf8(text).ok()?.trim().parse().ok()))
+    }
+
+    /// Changes a table by an operation of the Delta library.
+    async fn change(
+        &self,
+        table: Table,
+        operation: impl AsyncFnOnce(DeltaTable) -> Result<DeltaTable, DeltaTableError>,
+    ) -> Result<(), StoreError> {
+        if let Some(lease) = &self.lease {
+            lease.check()?;
+        }
+        let mut tables = self.tables.lock().await;
+        if let Some(delta) = loaded(self, &mut tables, table).await? {
+            *delta = operation(delta.clone()).await.map_err(self.error(table))?;
+        }
+        Ok(())
+    }
+
     fn error(&self, table: Table) -> impl Fn(DeltaTableError) -> StoreError + '_ {
-        move |source| StoreError::Delta { table: table.name(), path: self.folder.clone(), source: Box::new(source) }
+        move |source| StoreError::Delta { table: table.name(), place: self.root.name(), source: Box::new(source) }
     }
 
     /// Loads the table. Where it is not there a writer makes it, and a reader gets none.
     async fn load(&self, table: Table) -> Result<Option<DeltaTable>, StoreError> {
         let error = self.error(table);
-        let path = self.folder.join("tables").join(table.name());
-        if !self.writable && !path.join("_delta_log").exists() {
-            return Ok(None);
-        }
-        fs::create_dir_all(&path).map_err(|source| StoreError::Io { path: path.clone(), source })?;
-        let url = Url::from_directory_path(&path).expect("the state's path is absolute");
-        let mut delta = DeltaTableBuilder::from_url(url).and_then(DeltaTableBuilder::build).map_err(&error)?;
+        let Some(url) = self.root.table(table.name(), self.writable)? else { return Ok(None) };
+        let builder = DeltaTableBuilder::from_url(url).map_err(&error)?.with_storage_options(self.root.options());
+        let mut delta = builder.build().map_err(&error)?;
         if delta.verify_deltatable_existence().await.map_err(&error)? {
             delta.load().await.map_err(&error)?;
             return Ok(Some(delta));
+        }
+        if !self.writable {
+            return Ok(None);
         }
         let schema = table.schema();
         let columns = columns(table).map_err(&error)?;
@@ -126,52 +208,34 @@ impl DeltaStore {
     }
 }
 
+fn writer_properties() -> WriterProperties {
+    WriterProperties::builder().set_compression(Compression::ZSTD(ZstdLevel::default())).build()
+}
+
 /// The columns of a table as Delta has them.
 fn columns(table: Table) -> Result<StructType, DeltaTableError> {
     table.schema().stored().as_ref().try_into_kernel().map_err(|source| DeltaTableError::Arrow { source })
 }
 
-/// The version of the state in a folder; none where there is no state yet.
-fn version(folder: &Path) -> Result<Option<u64>, StoreError> {
-    let path = folder.to_owned();
-    let file = match fs::read_to_string(folder.join(VERSION_FILE)) {
-        Ok(text) => text,
-        Err(error) if error.kind() == ErrorKind::NotFound => {
-            return if is_empty(folder)? { Ok(None) } else { Err(StoreError::Foreign(path)) };
-        }
-        Err(source) => return Err(StoreError::Io { path, source }),
-    };
-    match serde_json::from_str(&file) {
-        Ok(StateFile { version }) => Ok(Some(version)),
-        Err(_) => Err(StoreError::Foreign(path)),
+/// The version of the state at a place; none where there is no state yet.
+async fn version(root: &Root) -> Result<Option<u64>, StoreError> {
+    match root.read(VERSION_FILE).await? {
+        Some(file) => match serde_json::from_slice(&file) {
+            Ok(StateFile { version }) => Ok(Some(version)),
+            Err(_) => Err(StoreError::Foreign(root.name())),
+        },
+        None if root.is_empty().await? => Ok(None),
+        None => Err(StoreError::Foreign(root.name())),
     }
 }
 
-fn wrong_version(folder: &Path, found: u64) -> StoreError {
+fn wrong_version(root: &Root, found: u64) -> StoreError {
     let advice = match found {
-        0 => "it is older than any that can be migrated; name a new folder in [state] location",
+        0 => "it is older than any that can be migrated; name a new place in [state] location",
         1..VERSION => "an older streamwarden wrote it; `streamwarden run` migrates it",
         _ => "a newer streamwarden wrote it; use that one",
     };
-    StoreError::Version { path: folder.to_owned(), found, expected: VERSION, advice }
-}
-
-/// Whether nothing but the lock is in the folder, or the folder is not there.
-fn is_empty(folder: &Path) -> Result<bool, StoreError> {
-    let io = |source| StoreError::Io { path: folder.to_owned(), source };
-    match fs::read_dir(folder) {
-        Ok(entries) => {
-            for entry in entries {
-                let name = entry.map_err(io)?.file_name();
-                if name != LOCK_FILE && name != format!("{VERSION_FILE}.new").as_str() {
-                    return Ok(false);
-                }
-            }
-            Ok(true)
-        }
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(true),
-        Err(source) => Err(io(source)),
-    }
+    StoreError::Version { place: root.name(), found, expected: VERSION, advice }
 }
 
 #[async_trait]
@@ -192,10 +256,12 @@ impl Store for DeltaStore {
         transactions: &[Transaction],
     ) -> Result<(), StoreError> {
         let error = self.error(table);
+        if let Some(lease) = &self.lease {
+            lease.check()?;
+        }
         let mut tables = self.tables.lock().await;
         let Some(delta) = loaded(self, &mut tables, table).await? else {
-            let source = std::io::Error::other("it was opened for reading");
-            return Err(StoreError::Io { path: self.folder.clone(), source });
+            return Err(self.root.error(std::io::Error::other("it was opened for reading")));
         };
         let commit = CommitProperties::default().with_application_transactions(
             transactions
@@ -203,10 +269,9 @@ impl Store for DeltaStore {
                 .map(|transaction| deltalake::kernel::Transaction::new(&transaction.app, transaction.version))
                 .collect(),
         );
-        let parquet = WriterProperties::builder().set_compression(Compression::ZSTD(ZstdLevel::default())).build();
         let mut writer = RecordBatchWriter::for_table(delta)
             .map_err(&error)?
-            .with_writer_properties(parquet)
+            .with_writer_properties(writer_properties())
             .with_commit_properties(commit);
         for batch in rows {
             writer.write(batch).await.map_err(&error)?;
@@ -240,6 +305,10 @@ async fn loaded<'a>(
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
+    use url::Url;
+
     use super::*;
     use crate::engine::{Engine, sql};
     use crate::rows;
@@ -248,6 +317,7 @@ mod tests {
     #[tokio::test]
     async fn an_older_state_is_migrated_and_a_reader_does_not_do_it() {
         let folder = tempfile::tempdir().unwrap();
+        let root = Root::Folder(folder.path().to_owned());
         let path = folder.path().join("tables/credentials");
         fs::create_dir_all(&path).unwrap();
         let stored = Table::Credentials.schema().stored();
@@ -267,14 +337,15 @@ mod tests {
         writer.flush_and_commit(&mut table).await.unwrap();
         fs::write(folder.path().join(VERSION_FILE), "{\"version\":1}").unwrap();
 
-        let refused = DeltaStore::open(folder.path()).err().unwrap();
+        let lock = StateLock::acquire(&root, false, std::time::Duration::from_secs(60)).await.unwrap();
+        let refused = DeltaStore::open(&root).await.err().unwrap();
         assert!(refused.to_string().contains("`streamwarden run` migrates it"), "{refused}");
-        let store = DeltaStore::open_or_create(folder.path()).await.unwrap();
+        let store = DeltaStore::open_or_create(&root, &lock).await.unwrap();
         let mut after = row("after");
         after["component"] = "query:token".into();
         store.append(Table::Credentials, vec![rows::encode(stored, &[after]).unwrap()], &[]).await.unwrap();
 
-        let store = DeltaStore::open(folder.path()).unwrap();
+        let store = DeltaStore::open(&root).await.unwrap();
         let engine = Engine::new(&crate::config::Engine::default()).unwrap();
         let session = engine.session_over(&store, time.parse().unwrap()).await.unwrap();
         let view = crate::engine::collect(&session, sql!("views/credentials.sql"), vec![]).await.unwrap().1;

@@ -1,10 +1,10 @@
-//! Where the tables are kept, behind one trait: Delta tables in a folder, or memory over either.
+//! Where the tables are kept, behind one trait: Delta tables in a folder or in S3, or memory over either.
 
 mod delta;
 mod lock;
 mod memory;
+mod root;
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use arrow::record_batch::RecordBatch;
@@ -15,6 +15,7 @@ use datafusion::prelude::SessionContext;
 pub use delta::DeltaStore;
 pub use lock::StateLock;
 pub use memory::MemoryStore;
+pub use root::Root;
 
 use crate::schema::Table;
 
@@ -56,17 +57,21 @@ pub trait Store: Send + Sync {
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     #[error("there is no state at {0} yet: `streamwarden run` makes it")]
-    Missing(PathBuf),
-    #[error("{0} is no streamwarden state but is not empty either; name an empty or new folder in [state] location")]
-    Foreign(PathBuf),
-    #[error("the state at {path} has version {found}, this program works with {expected}: {advice}")]
-    Version { path: PathBuf, found: u64, expected: u64, advice: &'static str },
+    Missing(String),
+    #[error("{0} is no streamwarden state but is not empty either; name an empty or new place in [state] location")]
+    Foreign(String),
+    #[error("the state at {place} has version {found}, this program works with {expected}: {advice}")]
+    Version { place: String, found: u64, expected: u64, advice: &'static str },
     #[error("another run holds the state at {0} (run --wait waits for it)")]
-    Locked(PathBuf),
-    #[error("the state at {path}: {source}")]
-    Io { path: PathBuf, source: std::io::Error },
-    #[error("table {table} of the state at {path}: {source}")]
-    Delta { table: &'static str, path: PathBuf, source: Box<deltalake::DeltaTableError> },
+    Locked(String),
+    #[error(
+        "the lock of the state at {0} was lost to another run, or could not be renewed in time; nothing more is written"
+    )]
+    Lost(String),
+    #[error("the state at {place}: {source}")]
+    Io { place: String, source: std::io::Error },
+    #[error("table {table} of the state at {place}: {source}")]
+    Delta { table: &'static str, place: String, source: Box<deltalake::DeltaTableError> },
     #[error("table {table}: {source}")]
     Engine { table: &'static str, source: Box<datafusion::error::DataFusionError> },
 }

@@ -25,7 +25,7 @@ pub fn waf(server: &AwsServer) -> Client {
     Client::from_conf(config)
 }
 
-fn s3(server: &AwsServer) -> aws_sdk_s3::Client {
+pub fn s3(server: &AwsServer) -> aws_sdk_s3::Client {
     let config = aws_sdk_s3::Config::builder()
         .behavior_version(BehaviorVersion::latest())
         .endpoint_url(server.url())
@@ -319,19 +319,36 @@ async fn a_listing_of_several_pages_is_read_to_its_end_and_old_objects_are_not_f
     let server = AwsServer::start();
     let s3 = s3(&server);
     s3.create_bucket().bucket("logs").send().await.unwrap();
-    for n in 0..1_001 {
-        let key = format!("E1.2025-01-01-00.{n:04}.gz");
-        s3.put_object().bucket("logs").key(key).body(ByteStream::from_static(b"old")).send().await.unwrap();
+    // Years of three deliveries: two flat ones, and one into folders of the hour.
+    for n in 0..1_400 {
+        let (day, hour) = (n / 24 % 28 + 1, n % 24);
+        let key = match n % 3 {
+            0 => format!("E1.2025-01-{day:02}-{hour:02}.{n:04}.gz"),
+            1 => format!("E2.2025-01-{day:02}-{hour:02}.{n:04}.gz"),
+            _ => format!("v2/year=2025/month=01/day={day:02}/hour={hour:02}/{n:04}.parquet"),
+        };
+        for copy in 0..3 {
+            let key = format!("{key}{copy}");
+            s3.put_object().bucket("logs").key(key).body(ByteStream::from_static(b"old")).send().await.unwrap();
+        }
     }
     let place = Place::with_logs("s3://logs", "").with_env(server.env());
     std::fs::create_dir(place.path("logs")).unwrap();
     place.write_log("new.gz", &shared("SharedSess01", 20, 10, 12));
     let body = ByteStream::from_path(place.path("logs/new.gz")).await.unwrap();
     s3.put_object().bucket("logs").key("E1.2026-11-20-20.aaaa.gz").body(body).send().await.unwrap();
+    let late = shared("SharedSess02", 5, 10, 12);
+    place.write_log("late.gz", &late);
+    let body = ByteStream::from_path(place.path("logs/late.gz")).await.unwrap();
+    let key = "v2/year=2026/month=11/day=20/hour=05/late.gz";
+    s3.put_object().bucket("logs").key(key).body(body).send().await.unwrap();
     server.forget_calls();
     let summary = place.json(0, &["run", "--output", "json"]);
-    assert_eq!((&summary["objects"]["ingested"], &summary["revoked"]), (&1.into(), &1.into()));
-    assert_eq!(operations(&server, "s3"), ["ListObjectsV2", "ListObjectsV2", "GetObject"]);
+    assert_eq!((&summary["objects"]["ingested"], &summary["objects"]["listed"]), (&2.into(), &2.into()));
+    let calls = operations(&server, "s3");
+    let lists = calls.iter().filter(|call| *call == "ListObjectsV2").count();
+    // 4,202 objects are five pages; what is too old is skipped after one page of each delivery.
+    assert!(lists <= 4 && calls.len() == lists + 2, "{calls:?}");
 }
 
 #[tokio::test]

@@ -13,3 +13,4 @@ mod detection;
 mod formats;
 mod once;
 mod parity;
+mod state;

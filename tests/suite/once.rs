@@ -66,7 +66,7 @@ fn a_dry_run_tells_the_same_and_writes_nothing() {
 }
 
 /// The row counts of all data tables, and a digest of activity that does not depend on the order of rows.
-fn picture(place: &Place) -> Vec<Value> {
+pub fn picture(place: &Place) -> Vec<Value> {
     place.query(
         "SELECT (SELECT COUNT(*) FROM activity) AS activity, (SELECT SUM(requests) FROM activity) AS requests, \
          (SELECT SUM(segments) FROM activity) AS segments, (SELECT SUM(bytes) FROM activity) AS bytes, \

@@ -70,56 +70,88 @@ pub struct Call {
     pub prefix: Option<String>,
 }
 
-/// A running AWS on a free port of this host; it ends with this value, or with the test process.
-pub struct AwsServer {
+/// A program of `tests/servers` that listens on a free port of this host; it ends with this value, or with the test process.
+struct Process {
     child: Child,
-    /// The server ends when this pipe closes, however the test process ends.
+    /// The program ends when this pipe closes, however the test process ends.
     _lifeline: ChildStdin,
     address: String,
 }
 
-impl AwsServer {
-    /// Starts an empty server and waits until it accepts connections.
-    ///
-    /// # Panics
-    ///
-    /// If it does not start; its own output is on stderr.
-    pub fn start() -> Self {
+impl Process {
+    /// Starts a script and waits until it accepts connections; its own output is on stderr.
+    fn start(script: &str, arguments: &[&str]) -> Self {
         let mut child = Command::new(python())
-            .arg(servers_dir().join("strict_moto.py"))
-            .arg("--until-stdin-closes")
+            .arg(servers_dir().join(script))
+            .args(arguments)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
-            .expect("start strict_moto.py");
-        let lifeline = child.stdin.take().expect("a pipe to strict_moto.py");
+            .unwrap_or_else(|error| panic!("start {script}: {error}"));
+        let lifeline = child.stdin.take().expect("a pipe to the script");
         let mut line = String::new();
-        BufReader::new(child.stdout.take().expect("a pipe from strict_moto.py"))
-            .read_line(&mut line)
-            .expect("read the port of strict_moto.py");
+        BufReader::new(child.stdout.take().expect("a pipe from the script")).read_line(&mut line).expect("read a port");
         let port = line
             .trim()
             .strip_prefix("listening on ")
-            .unwrap_or_else(|| panic!("strict_moto.py did not start, it said {line:?}"));
+            .unwrap_or_else(|| panic!("{script} did not start, it said {line:?}"));
         Self { address: format!("127.0.0.1:{port}"), child, _lifeline: lifeline }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The environment of an AWS at an address, with the user's own configuration kept out.
+fn environment(address: &str) -> Vec<(&'static str, String)> {
+    vec![
+        ("AWS_ENDPOINT_URL", format!("http://{address}")),
+        ("AWS_ACCESS_KEY_ID", "test".into()),
+        ("AWS_SECRET_ACCESS_KEY", "test".into()),
+        ("AWS_REGION", "eu-west-1".into()),
+        ("AWS_EC2_METADATA_DISABLED", "true".into()),
+        ("AWS_CONFIG_FILE", "/dev/null".into()),
+        ("AWS_SHARED_CREDENTIALS_FILE", "/dev/null".into()),
+    ]
+}
+
+/// A running AWS.
+pub struct AwsServer(Process);
+
+/// Something between the program and an AWS that spoils answers of S3.
+pub struct FaultyProxy(Process);
+
+impl FaultyProxy {
+    /// Spoils `percent` in a hundred answers, by a seed.
+    pub fn start(server: &AwsServer, seed: u64, percent: u8) -> Self {
+        let port = server.0.address.rsplit(':').next().expect("an address has a port");
+        let (seed, percent) = (seed.to_string(), percent.to_string());
+        FaultyProxy(Process::start("faulty_proxy.py", &["--to", port, "--seed", &seed, "--percent", &percent]))
+    }
+
+    pub fn env(&self) -> Vec<(&'static str, String)> {
+        environment(&self.0.address)
+    }
+}
+
+impl AwsServer {
+    /// Starts an empty server.
+    pub fn start() -> Self {
+        AwsServer(Process::start("strict_moto.py", &["--until-stdin-closes"]))
     }
 
     /// Endpoint of all services.
     pub fn url(&self) -> String {
-        format!("http://{}", self.address)
+        format!("http://{}", self.0.address)
     }
 
-    /// Environment that points the AWS SDKs here and keeps the user's own configuration out.
+    /// Environment that points the AWS SDKs here.
     pub fn env(&self) -> Vec<(&'static str, String)> {
-        vec![
-            ("AWS_ENDPOINT_URL", self.url()),
-            ("AWS_ACCESS_KEY_ID", "test".into()),
-            ("AWS_SECRET_ACCESS_KEY", "test".into()),
-            ("AWS_REGION", "eu-west-1".into()),
-            ("AWS_EC2_METADATA_DISABLED", "true".into()),
-            ("AWS_CONFIG_FILE", "/dev/null".into()),
-            ("AWS_SHARED_CREDENTIALS_FILE", "/dev/null".into()),
-        ]
+        environment(&self.0.address)
     }
 
     /// Calls so far, in the order in which they were answered.
@@ -143,11 +175,11 @@ impl AwsServer {
 
     /// Sends one request to the server's control surface and returns the JSON of its answer.
     fn control(&self, method: &str, what: &str, body: &str) -> Value {
-        let mut stream = TcpStream::connect(&self.address).expect("connect to strict_moto.py");
+        let mut stream = TcpStream::connect(&self.0.address).expect("connect to strict_moto.py");
         write!(
             stream,
             "{method} /streamwarden-test/{what} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}",
-            self.address,
+            self.0.address,
             body.len(),
         )
         .expect("send to strict_moto.py");
@@ -157,13 +189,6 @@ impl AwsServer {
         let (head, body) = answer.split_once("\r\n\r\n").expect("an HTTP answer");
         assert!(head.starts_with("HTTP/1.1 200"), "{method} {what}: {answer}");
         serde_json::from_str(body).expect("JSON from strict_moto.py")
-    }
-}
-
-impl Drop for AwsServer {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 

@@ -1,0 +1,228 @@
+//! Where a state lives: a folder or a prefix of an S3 bucket, as far as it is more than Delta tables.
+
+use std::collections::HashMap;
+use std::fs;
+use std::io::{self, ErrorKind};
+use std::path::{Path, PathBuf};
+
+use aws_sdk_s3::Client;
+use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_s3::primitives::{ByteStream, DateTime};
+use url::Url;
+
+use super::StoreError;
+use crate::aws;
+use crate::source::Location;
+
+pub const LOCK_FILE: &str = "lock";
+
+/// The place of a state, opened.
+#[derive(Clone, Debug)]
+pub enum Root {
+    Folder(PathBuf),
+    S3(S3Root),
+}
+
+/// A prefix of a bucket; it ends with `/` or is empty.
+#[derive(Clone, Debug)]
+pub struct S3Root {
+    client: Client,
+    bucket: String,
+    prefix: String,
+    /// What the Delta library needs to get at the same place.
+    options: HashMap<String, String>,
+}
+
+/// What a conditional write came to.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Put {
+    /// The version that it made.
+    Done(String),
+    /// The object was there, or was another than expected.
+    Refused,
+}
+
+/// An object of a state in S3.
+pub struct Found {
+    pub bytes: Vec<u8>,
+    pub etag: String,
+    /// By S3's clock.
+    pub modified: Option<DateTime>,
+}
+
+impl Root {
+    /// Connects to a place. The S3 client is made from the usual AWS environment.
+    pub async fn connect(location: &Location) -> Root {
+        match location {
+            Location::Folder(folder) => Root::Folder(folder.clone()),
+            Location::S3 { bucket, prefix } => {
+                let prefix = match prefix.trim_end_matches('/') {
+                    "" => String::new(),
+                    prefix => format!("{prefix}/"),
+                };
+                let (client, options) = aws::state_clients().await;
+                Root::S3(S3Root { client, bucket: bucket.clone(), prefix, options })
+            }
+        }
+    }
+
+    /// Its name in messages.
+    pub fn name(&self) -> String {
+        match self {
+            Root::Folder(folder) => folder.display().to_string(),
+            Root::S3(root) => root.url("").to_string(),
+        }
+    }
+
+    pub fn error(&self, source: io::Error) -> StoreError {
+        StoreError::Io { place: self.name(), source }
+    }
+
+    /// A small file, or none where there is none.
+    pub async fn read(&self, name: &str) -> Result<Option<Vec<u8>>, StoreError> {
+        match self {
+            Root::Folder(folder) => match fs::read(folder.join(name)) {
+                Ok(bytes) => Ok(Some(bytes)),
+                Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+                Err(error) => Err(self.error(error)),
+            },
+            Root::S3(root) => Ok(root.get(name).await?.map(|found| found.bytes)),
+        }
+    }
+
+    /// Writes a small file: it is whole or not there.
+    pub async fn write(&self, name: &str, text: &str) -> Result<(), StoreError> {
+        match self {
+            Root::Folder(folder) => {
+                let new = folder.join(format!("{name}.new"));
+                let write = || {
+                    fs::create_dir_all(folder)?;
+                    fs::write(&new, text)?;
+                    fs::rename(&new, folder.join(name))
+                };
+                write().map_err(|error| self.error(error))
+            }
+            Root::S3(root) => {
+                let put = root.client.put_object().bucket(&root.bucket).key(root.key(name));
+                let put = put.body(ByteStream::from(text.as_bytes().to_vec())).send().await;
+                put.map(|_| ()).map_err(|error| root.error("write", &error))
+            }
+        }
+    }
+
+    /// Whether nothing but the lock is there.
+    pub async fn is_empty(&self) -> Result<bool, StoreError> {
+        let is_ours = |name: &str| name.starts_with(LOCK_FILE) || name.ends_with(".new");
+        match self {
+            Root::Folder(folder) => match fs::read_dir(folder) {
+                Ok(entries) => {
+                    for entry in entries {
+                        let name = entry.map_err(|error| self.error(error))?.file_name();
+                        if !is_ours(&name.to_string_lossy()) {
+                            return Ok(false);
+                        }
+                    }
+                    Ok(true)
+                }
+                Err(error) if error.kind() == ErrorKind::NotFound => Ok(true),
+                Err(error) => Err(self.error(error)),
+            },
+            Root::S3(root) => {
+                let list = root.client.list_objects_v2().bucket(&root.bucket).prefix(&root.prefix).max_keys(10);
+                let page = list.send().await.map_err(|error| root.error("list", &error))?;
+                let keys = page.contents().iter().filter_map(|object| object.key()?.strip_prefix(&root.prefix));
+                Ok(keys.filter(|key| !key.is_empty()).all(is_ours))
+            }
+        }
+    }
+
+    /// The place of a table; in a folder it is made if `make` says so. None where there is no such table and none is to be
+    /// made.
+    pub fn table(&self, name: &str, make: bool) -> Result<Option<Url>, StoreError> {
+        match self {
+            Root::Folder(folder) => {
+                let path = folder.join("tables").join(name);
+                if !make && !path.join("_delta_log").exists() {
+                    return Ok(None);
+                }
+                fs::create_dir_all(&path).map_err(|error| self.error(error))?;
+                Ok(Some(Url::from_directory_path(&path).expect("the state's path is absolute")))
+            }
+            Root::S3(root) => Ok(Some(root.url(&format!("tables/{name}/")))),
+        }
+    }
+
+    /// What the Delta library needs to get at its tables.
+    pub fn options(&self) -> HashMap<String, String> {
+        match self {
+            Root::Folder(_) => HashMap::new(),
+            Root::S3(root) => root.options.clone(),
+        }
+    }
+
+    /// The folder, where it is one.
+    pub fn folder(&self) -> Option<&Path> {
+        match self {
+            Root::Folder(folder) => Some(folder),
+            Root::S3(_) => None,
+        }
+    }
+}
+
+impl S3Root {
+    fn key(&self, name: &str) -> String {
+        format!("{}{name}", self.prefix)
+    }
+
+    fn url(&self, name: &str) -> Url {
+        let mut url = Url::parse(&format!("s3://{}", self.bucket)).expect("the config was checked to name a bucket");
+        url.set_path(&self.key(name));
+        url
+    }
+
+    fn error<E>(&self, action: &str, error: &SdkError<E>) -> StoreError
+    where
+        E: ProvideErrorMetadata + std::error::Error + 'static,
+    {
+        let source = io::Error::other(format!("cannot {action}: {}", aws::explain(error)));
+        StoreError::Io { place: self.url("").to_string(), source }
+    }
+
+    pub async fn get(&self, name: &str) -> Result<Option<Found>, StoreError> {
+        match self.client.get_object().bucket(&self.bucket).key(self.key(name)).send().await {
+            Ok(answer) => {
+                let (etag, modified) = (answer.e_tag().unwrap_or_default().to_owned(), answer.last_modified().copied());
+                let bytes = answer.body.collect().await.map_err(|error| StoreError::Io {
+                    place: self.url(name).to_string(),
+                    source: io::Error::other(error),
+                })?;
+                Ok(Some(Found { bytes: bytes.to_vec(), etag, modified }))
+            }
+            Err(error) if aws::code(&error) == Some("NoSuchKey") => Ok(None),
+            Err(error) => Err(self.error("read", &error)),
+        }
+    }
+
+    /// Writes an object if it is not there (`expected` none), or if it still is the version that is expected.
+    pub async fn put_if(&self, name: &str, text: &str, expected: Option<&str>) -> Result<Put, StoreError> {
+        let put = self.client.put_object().bucket(&self.bucket).key(self.key(name));
+        let put = put.body(ByteStream::from(text.as_bytes().to_vec()));
+        let put = match expected {
+            None => put.if_none_match("*"),
+            Some(etag) => put.if_match(etag),
+        };
+        match put.send().await {
+            Ok(answer) => Ok(Put::Done(answer.e_tag().unwrap_or_default().to_owned())),
+            Err(error) => match aws::code(&error) {
+                // The second: somebody else writes at the same time. The third: it was deleted meanwhile.
+                Some("PreconditionFailed" | "ConditionalRequestConflict" | "NoSuchKey") => Ok(Put::Refused),
+                _ => Err(self.error("write", &error)),
+            },
+        }
+    }
+
+    pub async fn delete(&self, name: &str) -> Result<(), StoreError> {
+        let delete = self.client.delete_object().bucket(&self.bucket).key(self.key(name)).send().await;
+        delete.map(|_| ()).map_err(|error| self.error("delete", &error))
+    }
+}

@@ -1,0 +1,78 @@
+//! Upkeep of the state, at the end of a pass: small files are folded and compacted, old hours are dropped, files that
+//! nobody needs any more are removed. The history of revocations is kept.
+//!
+//! Each step is one commit of one table and may be cut off anywhere; what is due is seen from the tables themselves, so that
+//! the cost of a pass follows what was written since, not the size of the state.
+
+use std::collections::BTreeMap;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use datafusion::common::ScalarValue;
+
+use crate::engine::{Engine, EngineError, Sql, collect, sql};
+use crate::rows;
+use crate::schema::Table;
+use crate::store::{DeltaStore, StoreError};
+
+/// The tables that are partitioned by hour, and how an hour of them is folded.
+const FOLDED: [(Table, Sql); 2] =
+    [(Table::Activity, sql!("upkeep/fold_activity.sql")), (Table::Refusals, sql!("upkeep/fold_refusals.sql"))];
+
+/// The other tables that grow.
+const COMPACTED: [Table; 5] = [Table::Credentials, Table::Findings, Table::Revocations, Table::Objects, Table::Runs];
+
+/// Files of one hour, or of a table without hours, beyond which they are made one.
+const MAX_FILES: usize = 16;
+
+/// How often the files are looked through that no version needs any more.
+const VACUUM_EVERY: TimeDelta = TimeDelta::days(1);
+
+/// Why upkeep failed. Nothing is lost by it but room and time.
+#[derive(Debug, thiserror::Error)]
+pub enum UpkeepError {
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("queries/{file}: {message}")]
+    Rows { file: &'static str, message: String },
+}
+
+/// Does what is due. Activity, refusals and credentials of before `now` less `retention` are dropped.
+pub async fn upkeep(
+    engine: &Engine,
+    store: &DeltaStore,
+    now: DateTime<Utc>,
+    retention: TimeDelta,
+) -> Result<(), UpkeepError> {
+    let cutoff = now - retention;
+    let oldest = cutoff.format("%Y-%m-%dT%H").to_string();
+    for (table, fold) in FOLDED {
+        let hours: BTreeMap<String, usize> = store.files(table).await?;
+        if hours.keys().any(|hour| *hour < oldest) {
+            store.drop_hours_before(table, &oldest).await?;
+        }
+        for (hour, files) in hours.range(oldest.clone()..) {
+            if *files > MAX_FILES {
+                let session = engine.session_over(store, now).await?;
+                let parameters = vec![("hour", ScalarValue::Utf8(Some(hour.clone())))];
+                let (_, folded) = collect(&session, fold, parameters).await?;
+                let folded: Result<Vec<_>, String> =
+                    folded.iter().map(|batch| rows::conform(batch, &table.schema().stored())).collect();
+                let folded = folded.map_err(|message| UpkeepError::Rows { file: fold.file, message })?;
+                store.replace_hour(table, hour, folded).await?;
+            }
+        }
+    }
+    for table in COMPACTED {
+        if store.files(table).await?.values().sum::<usize>() > MAX_FILES {
+            store.compact(table).await?;
+        }
+    }
+    // Delta stamps its files and versions with the machine's clock, whatever `now` is.
+    if store.last_vacuum().await?.is_none_or(|last| Utc::now() - last > VACUUM_EVERY) {
+        store.drop_credentials_before(cutoff).await?;
+        store.vacuum().await?;
+    }
+    Ok(())
+}
