@@ -16,8 +16,8 @@ WITH fetched AS (
         content,
         kind,
         path,
+        bound,
         MIN(distribution) AS distribution,
-        bool_and(bound) AS bound,
         bool_or(derived) AS derived,
         MIN(ip) AS ip,
         MIN(device) AS device,
@@ -26,8 +26,9 @@ WITH fetched AS (
         MIN(time) AS first_seen,
         MAX(time) AS last_seen
     FROM requests
-    WHERE accepted AND session_id IS NOT NULL
-    GROUP BY object, date_trunc('minute', time), session_id, network, country, asn, user_agent, referer_host, content, kind, path
+    -- Nothing is watched by other methods, and a preflight (OPTIONS) is answered before any token is looked at.
+    WHERE accepted AND session_id IS NOT NULL AND (method IS NULL OR method IN ('GET', 'HEAD'))
+    GROUP BY object, date_trunc('minute', time), session_id, network, country, asn, user_agent, referer_host, content, kind, path, bound
 )
 SELECT
     substr(CAST(date_trunc('hour', minute) AS VARCHAR), 1, 13) AS hour,
@@ -40,7 +41,7 @@ SELECT
     referer_host,
     content,
     MIN(distribution) AS distribution,
-    bool_and(bound) AS bound,
+    bound,
     bool_or(derived) AS derived,
     MIN(ip) AS ip,
     MIN(device) AS device,
@@ -51,4 +52,4 @@ SELECT
     MIN(first_seen) AS first_seen,
     MAX(last_seen) AS last_seen
 FROM fetched
-GROUP BY minute, session_id, network, country, asn, user_agent, referer_host, content
+GROUP BY minute, session_id, network, country, asn, user_agent, referer_host, content, bound

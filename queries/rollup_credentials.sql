@@ -1,5 +1,5 @@
 -- Rolls the requests of some log objects up to rows of the stored table `credentials`.
--- In:  requests, of whole log objects. Only accepted ones: a token that the edge refused proves nothing.
+-- In:  requests, of whole log objects. Only accepted ones, as for activity: a token that the edge refused, or did not look at, proves nothing.
 -- Out: the columns of stored_credentials without batch.
 SELECT
     session_id,
@@ -11,5 +11,5 @@ SELECT
     MIN(time) AS first_seen,
     MAX(time) AS last_seen
 FROM requests
-WHERE accepted AND session_id IS NOT NULL AND credential IS NOT NULL
+WHERE accepted AND session_id IS NOT NULL AND credential IS NOT NULL AND (method IS NULL OR method IN ('GET', 'HEAD'))
 GROUP BY session_id, scheme, component, credential

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::{Config, LogFormat};
 use crate::engine::{Engine, Sql, fetch, query_error, sql};
-use crate::logs::fields::{Field, REALTIME_COLUMNS};
+use crate::logs::fields::Field;
 use crate::logs::{ObjectReport, ReadContext};
 use crate::notices::{Facts, Notice, notices};
 use crate::pass::Warden;
@@ -28,8 +28,14 @@ const LOGGED_SHARE: Sql = sql!("check/logged_share.sql");
 /// Objects of a place that are looked at, the newest.
 const OBJECTS: usize = 10;
 
+/// Sorts of keys of which objects are looked at.
+const SORTS: usize = 8;
+
 /// Requests that are looked at, about.
 const REQUESTS: u64 = 200_000;
+
+/// Bytes of requests that come at once.
+const PART_BYTES: usize = 16 << 20;
 
 /// Steps from one segment to the next, at least, to tell that requests are missing between them, and the share of them that
 /// is expected where all are logged.
@@ -145,7 +151,7 @@ pub async fn check(warden: &Warden, now: DateTime<Utc>) -> anyhow::Result<Checke
     if facts.formats.contains(&LogFormat::Realtime)
         && let Some(share) = logged_share(&warden.engine, schema, batches).await?
     {
-        checked.notices.push(Notice::new(
+        checked.notices.push(Notice::problem(
             format!("only about {:.0} % of the segments that viewers watch in a row are logged", share * 100.0),
             "set the sampling rate of the real-time log configuration to 100: detectors count networks and segments, and see too few",
         ));
@@ -157,14 +163,14 @@ pub async fn check(warden: &Warden, now: DateTime<Utc>) -> anyhow::Result<Checke
 fn more_notices(checked: &Checked, facts: &Facts, config: &Config) -> Vec<Notice> {
     let mut notices = Vec::new();
     for logs in &checked.logs {
-        if logs.objects == 0 {
-            notices.push(Notice::new(
+        if logs.objects == 0 && checked.failures.is_empty() {
+            notices.push(Notice::problem(
                 format!("{} holds no log object within `lookback`", logs.location),
                 "look at location and lookback; delivery begins some hours after logging was switched on",
             ));
         }
         if !logs.unreadable.is_empty() {
-            notices.push(Notice::new(
+            notices.push(Notice::problem(
                 format!(
                     "{} of the newest objects of {} cannot be read: {}",
                     logs.unreadable.len(),
@@ -175,7 +181,7 @@ fn more_notices(checked: &Checked, facts: &Facts, config: &Config) -> Vec<Notice
             ));
         }
         if logs.rejected > 0 {
-            notices.push(Notice::new(
+            notices.push(Notice::problem(
                 format!(
                     "{} of {} records of {} cannot be read: {}",
                     logs.rejected,
@@ -187,44 +193,34 @@ fn more_notices(checked: &Checked, facts: &Facts, config: &Config) -> Vec<Notice
             ));
         }
     }
-    for logs in &config.logs {
-        let Some(layout) = &logs.form.realtime else { continue };
-        let places: Vec<Option<usize>> =
-            layout.names.iter().map(|name| REALTIME_COLUMNS.iter().position(|known| known == name)).collect();
-        if !places.is_sorted() {
-            notices.push(Notice::new(
-                format!("the `fields` of {} are not in the order in which CloudFront writes them", logs.location),
-                "records have their fields in the order of CloudFront's documentation, whatever the order in which they were chosen",
-            ));
-        }
-    }
     if facts.rows > 0 && !facts.seen.has(Field::UserAgent) {
-        notices.push(Notice::new(
+        notices.push(Notice::hint(
             "no request has a user agent, so many_user_agents finds nothing",
             "add the field cs(User-Agent) to the logs",
         ));
     }
     for scheme in &checked.schemes {
         if scheme.configured && scheme.requests == 0 && facts.accepted > 0 {
-            notices.push(Notice::new(
+            notices.push(Notice::problem(
                 format!("no accepted request has a session id under the scheme {}", scheme.scheme),
                 "look at the keys of this [[session]], and at min_length, max_length and alphabet",
             ));
         }
         if !scheme.configured && scheme.share >= 0.05 {
-            notices.push(Notice::new(
+            notices.push(Notice::hint(
                 format!("{:.0} % of the accepted requests have a session id under the scheme {}, which is not in the config",
                     scheme.share * 100.0, scheme.scheme),
                 format!("perhaps a [[session]] with scheme = \"{}\" is missing", scheme.scheme),
             ));
         }
-        if scheme.configured && scheme.derived > 0 && scheme.most_networks > 1 {
-            notices.push(Notice::new(
+        let shared = scheme.configured && scheme.derived > 0 && scheme.most_networks > 1;
+        if shared && !config.guard.enforce_derived {
+            notices.push(Notice::hint(
                 format!(
-                    "one signature of the scheme {} is used from {} networks, {:.1} on average",
+                    "one signature or key of the scheme {} is used from {} networks, {:.1} on average",
                     scheme.scheme, scheme.most_networks, scheme.mean_networks
                 ),
-                "viewers with equal policies have equal signatures: do not block such sessions (guard.enforce_derived)",
+                "viewers with equal policies have equal signatures, and then such sessions must not be blocked (guard.enforce_derived)",
             ));
         }
     }
@@ -256,23 +252,39 @@ async fn look_at(place: &Place, failures: &mut Vec<String>) -> (CheckedLogs, Vec
         newest_request: None,
         unreadable: vec![],
     };
-    let mut newest: BTreeMap<(DateTime<Utc>, String), ObjectMeta> = BTreeMap::new();
+    // Of each sort of key some: a bucket may hold several kinds of log, and other things.
+    let mut newest: BTreeMap<String, BTreeMap<(DateTime<Utc>, String), ObjectMeta>> = BTreeMap::new();
     let mut listing = place.source.list(place.since);
     loop {
         match listing.try_next().await {
             Ok(Some(meta)) => {
                 logs.objects += 1;
                 let time = names::period(&meta.key).map_or(meta.arrived_at, |period| period.start);
-                newest.insert((time, meta.key.clone()), meta);
-                if newest.len() > OBJECTS {
-                    newest.pop_first();
+                let sort = sort_of(&meta.key);
+                if newest.contains_key(&sort) || newest.len() < SORTS {
+                    let of_sort = newest.entry(sort).or_default();
+                    of_sort.insert((time, meta.key.clone()), meta);
+                    if of_sort.len() > OBJECTS {
+                        of_sort.pop_first();
+                    }
                 }
             }
             Ok(None) => break,
             Err(error) => failures.push(error.to_string()),
         }
     }
-    (logs, newest.into_values().rev().map(|meta| place.object(meta)).collect())
+    // In turn, the newest of each sort first.
+    let share = OBJECTS.div_ceil(newest.len().max(1)).max(3);
+    let chosen = newest.into_values().flat_map(|of_sort| of_sort.into_values().rev().take(share).collect::<Vec<_>>());
+    (logs, chosen.map(|meta| place.object(meta)).collect())
+}
+
+/// The sort of a key: its first folder, without the digits, and its ending.
+fn sort_of(key: &str) -> String {
+    let (folders, name) = key.rsplit_once('/').unwrap_or(("", key));
+    let folder: String =
+        folders.split('/').next().unwrap_or_default().chars().filter(|c| !c.is_ascii_digit()).collect();
+    format!("{folder}/{}", name.rsplit_once('.').map_or("", |(_, ending)| ending))
 }
 
 fn columns(names: &[&str]) -> SchemaRef {
@@ -287,10 +299,21 @@ async fn rows_of(
     context: &ReadContext,
     schema: SchemaRef,
 ) -> Result<(ObjectReport, Vec<RecordBatch>), ObjectError> {
-    let all =
-        read_in_parts(object, context, schema, usize::MAX, async |_| Ok::<(), std::convert::Infallible>(())).await;
-    match all {
-        Ok(read) => read,
+    // All of it is read, and so much of it kept.
+    let kept = std::sync::Mutex::new(Vec::new());
+    let keep = |rows: Vec<RecordBatch>| {
+        let mut kept = kept.lock().expect("not poisoned");
+        if kept.iter().map(RecordBatch::num_rows).sum::<usize>() < REQUESTS as usize {
+            kept.extend(rows);
+        }
+        std::future::ready(Ok::<(), std::convert::Infallible>(()))
+    };
+    match read_in_parts(object, context, schema, PART_BYTES, keep).await {
+        Ok(read) => read.map(|(report, rest)| {
+            let mut kept = kept.into_inner().expect("not poisoned");
+            kept.extend(rest);
+            (report, kept)
+        }),
         Err(never) => match never {},
     }
 }

@@ -56,10 +56,30 @@ impl<'a> Policy<'a> {
     }
 }
 
+/// Whether a session's id was covered by the token's signature.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Binding {
+    Always,
+    Never,
+    /// In minutes from the first to the last of these; there were other requests that merely named it.
+    Between(DateTime<Utc>, DateTime<Utc>),
+}
+
+impl Binding {
+    /// Whether what was found in a window was done with bound tokens. Detectors see nothing else where there are any.
+    fn holds_in(self, window: &Window) -> bool {
+        match self {
+            Binding::Always => true,
+            Binding::Never => false,
+            Binding::Between(first, last) => first < window.end && last >= window.start,
+        }
+    }
+}
+
 /// What the tables know of a session.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Facts {
-    pub bound: bool,
+    pub binding: Binding,
     pub derived: bool,
     pub last_seen: DateTime<Utc>,
     /// The latest expiry of its tokens; none where one cannot be read.
@@ -194,7 +214,9 @@ pub fn propose(
         Some("its token has expired".to_owned())
     } else if facts.derived && !guard.enforce_derived {
         Some("the session is derived from a signature, which many viewers can share (guard.enforce_derived)".to_owned())
-    } else if !facts.derived && !facts.bound && !guard.enforce_unbound {
+    } else if !facts.derived && !facts.binding.holds_in(&verdict.window) && facts.binding != Binding::Never {
+        Some("requests that merely name the id were found, and not those of its own token".to_owned())
+    } else if !facts.derived && facts.binding == Binding::Never && !guard.enforce_unbound {
         Some(
             "the token's signature does not cover the session id, so anybody can choose it (guard.enforce_unbound)"
                 .to_owned(),
@@ -267,7 +289,7 @@ mod tests {
     }
 
     fn facts() -> Facts {
-        Facts { bound: true, derived: false, last_seen: at(30), token_expires: None }
+        Facts { binding: Binding::Always, derived: false, last_seen: at(30), token_expires: None }
     }
 
     use Strength::{Medium, Strong, Weak};
@@ -382,8 +404,8 @@ mod tests {
         let guard = Guard::default();
         let found = [finding("ips", "fanout", Strong, 30)];
         for (facts, now, part) in [
-            (Facts { bound: false, ..facts() }, 31, "enforce_unbound"),
-            (Facts { bound: false, derived: true, ..facts() }, 31, "enforce_derived"),
+            (Facts { binding: Binding::Never, ..facts() }, 31, "enforce_unbound"),
+            (Facts { binding: Binding::Never, derived: true, ..facts() }, 31, "enforce_derived"),
             (Facts { token_expires: Some(at(20)), ..facts() }, 31, "token has expired"),
             (facts(), 30 + 361, "max_age"),
         ] {
@@ -395,9 +417,15 @@ mod tests {
         // Old, but its token is known to be valid still.
         let valid = Facts { token_expires: Some(at(1_000)), ..facts() };
         assert!(matches!(propose_at(&found, &Standing::default(), &valid, &guard, 30 + 361), Some(Proposal::Block(_))));
+        // Somebody names the id of a viewer whose token covers it: his requests are not the viewer's.
+        let daring = Guard { enforce_unbound: true, ..Guard::default() };
+        let framed = Facts { binding: Binding::Between(at(-60), at(-50)), ..facts() };
+        assert!(matches!(propose_at(&found, &Standing::default(), &framed, &daring, 31), Some(Proposal::Observe(_))));
+        let own = Facts { binding: Binding::Between(at(10), at(20)), ..facts() };
+        assert!(matches!(propose_at(&found, &Standing::default(), &own, &guard, 31), Some(Proposal::Block(_))));
         // Unbound and derived sessions can be switched on.
         let daring = Guard { enforce_unbound: true, enforce_derived: true, ..Guard::default() };
-        let unbound = Facts { bound: false, ..facts() };
+        let unbound = Facts { binding: Binding::Never, ..facts() };
         assert!(matches!(propose_at(&found, &Standing::default(), &unbound, &daring, 31), Some(Proposal::Block(_))));
 
         let events = [recorded(propose_at(&found, &Standing::default(), &unbound, &guard, 31).unwrap(), 31)];

@@ -7,7 +7,8 @@ use serde::Serialize;
 use crate::config::{Config, LogFormat, Mode};
 use crate::detect::file::Detector;
 use crate::logs::ObjectReport;
-use crate::logs::fields::{Field, FieldSet};
+use crate::logs::fields::{Field, FieldSet, REALTIME_COLUMNS};
+use crate::session::Scheme;
 
 /// What was read, as far as notices follow from it.
 #[derive(Clone, Debug, Default)]
@@ -16,6 +17,7 @@ pub struct Facts {
     pub accepted: u64,
     pub without_session: u64,
     pub without_country: u64,
+    pub without_asn: u64,
     pub unbound: u64,
     pub derived: u64,
     pub seen: FieldSet,
@@ -28,6 +30,7 @@ impl Facts {
         self.accepted += report.accepted;
         self.without_session += report.without_session;
         self.without_country += report.without_country;
+        self.without_asn += report.without_asn;
         self.unbound += report.unbound;
         self.derived += report.derived;
         self.seen = self.seen.and(report.seen);
@@ -38,26 +41,44 @@ impl Facts {
 /// Something that is missing or in the way, and the mend.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Notice {
+    pub severity: Severity,
     pub what: String,
     pub mend: String,
 }
 
+/// How much a notice matters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    /// Nothing, or not the right thing, can be found until it is mended.
+    Problem,
+    /// It works, but not as well as it could, or not for all.
+    Hint,
+}
+
 impl Notice {
-    pub fn new(what: impl Into<String>, mend: impl Into<String>) -> Notice {
-        Notice { what: what.into(), mend: mend.into() }
+    pub fn problem(what: impl Into<String>, mend: impl Into<String>) -> Notice {
+        Notice { severity: Severity::Problem, what: what.into(), mend: mend.into() }
+    }
+
+    pub fn hint(what: impl Into<String>, mend: impl Into<String>) -> Notice {
+        Notice { severity: Severity::Hint, what: what.into(), mend: mend.into() }
     }
 }
 
+/// Accepted requests without one session among them, beyond which something must be wrong: fewer may be a quiet minute.
+const MANY_WITHOUT_SESSION: u64 = 200;
+
 /// What follows from the facts.
 pub fn notices(facts: &Facts, config: &Config, detectors: &[Detector]) -> Vec<Notice> {
-    let mut notices = Vec::new();
+    let mut notices = order_of_fields(config);
     if facts.rows == 0 {
         return notices;
     }
     let looked_at = |field| config.sessions.iter().any(|scheme| scheme.fields().has(field));
     let lacks = |field| looked_at(field) && !facts.seen.has(field);
     if lacks(Field::Cookie) {
-        notices.push(Notice::new(
+        notices.push(Notice::problem(
             "no request has a cookie, and a [[session]] looks for one: cookie logging seems to be off",
             "switch cookie logging on for the distribution (IncludeCookies; for v2 also choose the field cs(Cookie), for \
              real-time logs cs-cookie)",
@@ -68,44 +89,69 @@ pub fn notices(facts: &Facts, config: &Config, detectors: &[Detector]) -> Vec<No
             true => "add cs-headers to the real-time log configuration, and to `fields`",
             false => "use real-time logs with the field cs-headers: standard logs hold no headers",
         };
-        notices.push(Notice::new("no request shows its headers, and a [[session]] looks for one", mend));
+        notices.push(Notice::problem("no request shows its headers, and a [[session]] looks for one", mend));
     }
     if lacks(Field::Query) && !facts.seen.has(Field::CmcdSession) {
-        notices.push(Notice::new(
+        notices.push(Notice::problem(
             "no request has a query, and a [[session]] looks for an argument",
             "add the field cs-uri-query to the logs, if it is not there; else look at that [[session]]",
         ));
     }
-    let with_session = facts.rows - facts.without_session;
-    if with_session == 0 {
-        notices.push(Notice::new(
+    if facts.rows == facts.without_session && facts.accepted >= MANY_WITHOUT_SESSION {
+        notices.push(Notice::problem(
             format!("none of {} requests has a session id under any [[session]]", facts.rows),
-            "look at the [[session]] entries: which scheme do the tokens follow, and do the logs hold what carries them?",
+            "look at the [[session]] entries (`streamwarden check`): which scheme do the tokens follow, are names and numbers right? \
+             Logs that were read with a wrong entry are not read again: mend it, and begin with a new place in [state] location",
         ));
     }
     if facts.unbound > 0 && !config.guard.enforce_unbound {
-        notices.push(Notice::new(
+        notices.push(Notice::hint(
             format!("{} of {} accepted requests have a session id that the viewer can choose", facts.unbound, facts.accepted),
             "put the id under the token's signature; until then such sessions are recorded and not blocked (guard.enforce_unbound)",
         ));
     }
     if facts.derived > 0 && !config.guard.enforce_derived {
-        notices.push(Notice::new(
-            format!(
-                "{} of {} accepted requests have no session id but a signature, which many viewers can share",
-                facts.derived, facts.accepted
+        let what = format!("{} of {} accepted requests have no session id", facts.derived, facts.accepted);
+        let missing: Vec<String> = config.sessions.iter().filter_map(Scheme::id_place).collect();
+        notices.push(match missing.is_empty() {
+            true => Notice::hint(
+                format!("{what}: a signature or key stands in for one, and many viewers may share it"),
+                "give each playback an id of its own; until then such sessions are recorded and not blocked (guard.enforce_derived)",
             ),
-            "give each playback an id of its own; until then such sessions are recorded and not blocked (guard.enforce_derived)",
+            false => Notice::hint(
+                format!("{what}: they lack the {}", missing.join(" or the ")),
+                "look whether its name is right in [[session]]; sessions without it are recorded and not blocked",
+            ),
+        });
+    }
+    let is_on = |name: &str| detectors.iter().any(|detector| detector.name == name && detector.mode > Mode::Off);
+    if is_on("many_countries") && facts.accepted > 0 && facts.without_country == facts.accepted {
+        notices.push(Notice::hint(
+            "no request has a country, so many_countries finds nothing",
+            "name a MaxMind-format file of countries in [geoip], or add the field c-country to the logs",
         ));
     }
-    let wants_country = detectors.iter().any(|detector| detector.name == "many_countries" && detector.mode > Mode::Off);
-    if wants_country && facts.accepted > 0 && facts.without_country == facts.accepted {
-        notices.push(Notice::new(
-            "no request has a country, so many_countries finds nothing",
-            "name MaxMind-format files in [geoip], or add the field c-country to the logs",
+    if is_on("many_ips") && facts.accepted > 0 && facts.without_asn == facts.accepted {
+        notices.push(Notice::hint(
+            "no request has an autonomous system, so many_ips is never strong",
+            "name a MaxMind-format file of autonomous systems in [geoip], or add the field asn to the logs",
         ));
     }
     notices
+}
+
+/// Fields of real-time logs that are not in the order in which CloudFront writes them: the wrong columns are read.
+fn order_of_fields(config: &Config) -> Vec<Notice> {
+    let wrong = config.logs.iter().filter_map(|logs| {
+        let names = &logs.form.realtime.as_ref()?.names;
+        let right: Vec<&str> = REALTIME_COLUMNS.iter().filter(|name| names.contains(name)).map(String::as_str).collect();
+        let (found, due) = names.iter().zip(&right).find(|(found, due)| found != due)?;
+        Some(Notice::problem(
+            format!("the `fields` of {} are not in the order in which CloudFront writes them: {found} stands where {due} is", logs.location),
+            format!("whatever the order in which they were chosen, records have: {}", right.join(", ")),
+        ))
+    });
+    wrong.collect()
 }
 
 #[cfg(test)]
@@ -132,9 +178,13 @@ mod tests {
         assert!(said(Facts::default(), "scheme = 'signed-url'").contains("query"));
         let path = "scheme = 'secure-media-delivery'";
         assert_eq!(said(Facts::default(), path), "");
-        assert!(said(Facts { without_session: 10, ..Facts::default() }, path).contains("none of 10 requests"));
+        assert_eq!(said(Facts { without_session: 10, ..Facts::default() }, path), "", "a quiet minute");
+        let many = Facts { rows: 300, accepted: 300, without_session: 300, ..Facts::default() };
+        assert_eq!(notices(&many, &config(path), &[])[0].severity, Severity::Problem);
         assert!(said(Facts { unbound: 5, ..Facts::default() }, path).contains("5 of 8 accepted"));
         assert!(said(Facts { derived: 8, ..Facts::default() }, path).contains("8 of 8 accepted"));
+        let named = "scheme = 'signed-url'\nquery = 'sid'";
+        assert!(said(Facts { derived: 8, ..Facts::default() }, named).contains("they lack the query argument sid"));
         assert!(notices(&Facts::default(), &config(cookie), &[]).is_empty(), "nothing is known of nothing");
     }
 }

@@ -1,6 +1,12 @@
 -- What the tables know of each candidate. unknown_expiry: a token's expiry could not be read.
 WITH seen AS (
-    SELECT session_id, bool_and(bound) AS bound, bool_or(derived) AS derived, MAX(last_seen) AS last_seen
+    SELECT
+        session_id,
+        bool_and(bound) AS always_bound,
+        MIN(CASE WHEN bound THEN minute END) AS first_bound,
+        MAX(CASE WHEN bound THEN minute END) AS last_bound,
+        bool_or(derived) AS derived,
+        MAX(last_seen) AS last_seen
     FROM stored_activity
     WHERE session_id IN (SELECT session_id FROM candidates)
     GROUP BY session_id
@@ -13,7 +19,9 @@ tokens AS (
 )
 SELECT
     seen.session_id,
-    seen.bound,
+    seen.always_bound,
+    seen.first_bound,
+    seen.last_bound,
     seen.derived,
     seen.last_seen,
     CASE WHEN tokens.unknown_expiry THEN NULL ELSE tokens.token_expires END AS token_expires

@@ -11,7 +11,7 @@ SELECT
     referer_host,
     content,
     MIN(distribution) AS distribution,
-    bool_and(bound) AS bound,
+    bound,
     bool_or(derived) AS derived,
     MIN(ip) AS ip,
     MIN(device) AS device,
@@ -23,4 +23,4 @@ SELECT
     MAX(last_seen) AS last_seen
 FROM stored_activity
 WHERE hour = $hour
-GROUP BY hour, minute, session_id, network, country, asn, user_agent, referer_host, content
+GROUP BY hour, minute, session_id, network, country, asn, user_agent, referer_host, content, bound

@@ -9,7 +9,7 @@ SELECT
     referer_host,
     content,
     MIN(distribution) AS distribution,
-    bool_and(bound) AS bound,
+    bound,
     bool_or(derived) AS derived,
     MIN(ip) AS ip,
     MIN(device) AS device,
@@ -20,4 +20,4 @@ SELECT
     MIN(first_seen) AS first_seen,
     MAX(last_seen) AS last_seen
 FROM stored_activity
-GROUP BY minute, session_id, network, country, asn, user_agent, referer_host, content
+GROUP BY minute, session_id, network, country, asn, user_agent, referer_host, content, bound

@@ -5,6 +5,7 @@ use std::fmt::Write;
 use super::{print, print_json};
 use crate::check::{Checked, check};
 use crate::cli::{Common, Exit, Output};
+use crate::notices::Severity;
 use crate::pass::Warden;
 use crate::text::{printable, table};
 use crate::time::rfc3339;
@@ -28,10 +29,11 @@ pub async fn run(common: &Common, args: Args) -> anyhow::Result<Exit> {
     for failure in &checked.failures {
         tracing::error!("{}", printable(failure));
     }
-    Ok(match (checked.failures.is_empty(), checked.notices.is_empty()) {
+    let problem = checked.notices.iter().any(|notice| notice.severity == Severity::Problem);
+    Ok(match (checked.failures.is_empty(), problem) {
         (false, _) => Exit::Failed,
-        (true, false) => Exit::Attention,
-        (true, true) => Exit::Done,
+        (true, true) => Exit::Attention,
+        (true, false) => Exit::Done,
     })
 }
 
@@ -68,13 +70,15 @@ fn text(checked: &Checked) -> String {
             ]
         })
         .collect();
-    let header = ["scheme", "in config", "of accepted", "bound", "derived", "sessions", "networks mean / most"];
+    let header =
+        ["scheme", "in config", "of accepted", "bound", "derived", "sessions", "networks per session, mean / most"];
     let _ = write!(text, "\nOf {} accepted requests:\n{}", checked.accepted, table(&header, &rows));
     if checked.notices.is_empty() {
         text += "\nNothing is missing.\n";
     }
     for notice in &checked.notices {
-        let _ = write!(text, "\n! {}\n  {}\n", printable(&notice.what), notice.mend);
+        let mark = if notice.severity == Severity::Problem { "!" } else { "-" };
+        let _ = write!(text, "\n{mark} {}\n  {}\n", printable(&notice.what), notice.mend);
     }
     text
 }

@@ -38,6 +38,9 @@ const BATCH_OBJECTS: usize = 1_000;
 /// Rolled-up rows in a batch, at most, beyond the last object.
 const BATCH_ROLLED_ROWS: usize = 500_000;
 
+/// Objects that were set aside and are named in the alarms; of more there is the number.
+const NAMED_QUARANTINED: u64 = 10;
+
 /// What an ingestion did.
 #[derive(Debug, Default)]
 pub struct Ingested {
@@ -149,6 +152,13 @@ impl Ingestion<'_> {
             batch += 1;
             self.commit(batch, open, &rollup).await?;
         }
+        if done.quarantined > 0 {
+            done.alarms.push(format!(
+                "{} objects were quarantined; SELECT * FROM objects WHERE status = 'quarantined' shows them, and once the cause \
+                 is mended run --retry-quarantined reads them",
+                done.quarantined
+            ));
+        }
         Ok(done)
     }
 
@@ -227,11 +237,12 @@ impl Ingestion<'_> {
             }
             Status::Quarantined => {
                 done.quarantined += 1;
-                done.alarms.push(format!(
-                    "{} was quarantined: {}",
-                    name(),
-                    verdict.reason.as_deref().unwrap_or_default()
-                ));
+                let reason = verdict.reason.as_deref().unwrap_or_default();
+                if done.quarantined <= NAMED_QUARANTINED {
+                    done.alarms.push(format!("{} was quarantined: {reason}", name()));
+                } else {
+                    tracing::warn!("{} was quarantined: {reason}", name());
+                }
             }
         }
         let ingested = verdict.status == Status::Ingested;

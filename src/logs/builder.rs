@@ -29,6 +29,7 @@ pub struct Counts {
     pub refused: u64,
     pub without_session: u64,
     pub without_country: u64,
+    pub without_asn: u64,
     pub unbound: u64,
     pub derived: u64,
     pub first_micros: Option<i64>,
@@ -257,7 +258,9 @@ impl RequestBuilder {
             path: &path,
             query: line.query.filter(|_| looked_at(Field::Query)).map(decode),
             cookie: line.cookie.filter(|_| looked_at(Field::Cookie)).map(decode),
+            cookie_cut: line.cookie_cut,
             headers: line.headers,
+            headers_cut: line.headers_cut,
             cmcd_session: line.cmcd_session.filter(|_| looked_at(Field::CmcdSession)).map(decode),
             user_agent: line.user_agent.filter(|_| looked_at(Field::UserAgent)).map(decode),
             referer: line.referer.filter(|_| looked_at(Field::Referer)).map(decode),
@@ -281,6 +284,7 @@ impl RequestBuilder {
         let session = playback.map(|playback| &playback.session);
         if accepted {
             self.counts.without_country += u64::from(place.country.is_none());
+            self.counts.without_asn += u64::from(place.asn.is_none());
             self.counts.unbound += u64::from(session.is_some_and(|session| !session.bound && !session.derived));
             self.counts.derived += u64::from(session.is_some_and(|session| session.derived));
         }

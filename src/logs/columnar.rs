@@ -48,9 +48,12 @@ pub fn read(mut bytes: impl Read, wanted: FieldSet, rows: &mut dyn Rows) -> Resu
     }
     let mask = ProjectionMask::roots(builder.parquet_schema(), roots);
     let reader = builder.with_projection(mask).with_batch_size(ROWS_AT_ONCE).build().map_err(|error| broken(&error))?;
+    let has = |wanted| fields.contains(&Some(wanted));
+    // Real-time logs that Firehose has turned into Parquet.
+    let realtime = has(Field::Timestamp) && !has(Field::Date) && !has(Field::TimestampMs);
     let mut times = Times::default();
     for batch in reader {
-        take(&batch.map_err(|error| broken(&error))?, &mut times, rows)?;
+        take(&batch.map_err(|error| broken(&error))?, realtime, &mut times, rows)?;
         if rows.stopped() {
             return Err(ReadError::Stopped);
         }
@@ -59,7 +62,7 @@ pub fn read(mut bytes: impl Read, wanted: FieldSet, rows: &mut dyn Rows) -> Resu
 }
 
 /// Hands on the rows of a batch.
-fn take(batch: &RecordBatch, times: &mut Times, rows: &mut dyn Rows) -> Result<(), ReadError> {
+fn take(batch: &RecordBatch, realtime: bool, times: &mut Times, rows: &mut dyn Rows) -> Result<(), ReadError> {
     let mut columns: Vec<(Field, ArrayRef)> = Vec::with_capacity(batch.num_columns());
     for (column, described) in batch.columns().iter().zip(batch.schema().fields()) {
         let Some(field) = field(described.name()) else { continue };
@@ -79,7 +82,7 @@ fn take(batch: &RecordBatch, times: &mut Times, rows: &mut dyn Rows) -> Result<(
                 values.set(*field, column.value(row));
             }
         }
-        rows.row(values.line(false, times));
+        rows.row(values.line(realtime, times));
     }
     Ok(())
 }

@@ -20,6 +20,7 @@ const PIECE_BYTES: usize = 1 << 18;
 const BOMB_RATIO: u64 = 200;
 const BOMB_BYTES: u64 = 1 << 28;
 
+const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
 const PARQUET_MAGIC: [u8; 4] = *b"PAR1";
 
@@ -144,10 +145,12 @@ pub struct Lines<R: Read> {
 }
 
 impl<R: Read> Lines<R> {
-    /// The first byte of the text that is no blank; none if there is no such byte near its beginning.
+    /// The first byte of the text that is no blank, behind a byte order mark, which is skipped; none if there is no such byte near its beginning.
     pub fn first_byte(&mut self) -> Result<Option<u8>, ReadError> {
+        if self.fill()?.starts_with(BYTE_ORDER_MARK) {
+            self.reader().consume(BYTE_ORDER_MARK.len());
+        }
         let start = self.fill()?;
-        let start = start.strip_prefix(&[0xef, 0xbb, 0xbf]).unwrap_or(start);
         Ok(start.iter().copied().find(|byte| !byte.is_ascii_whitespace()))
     }
 

@@ -77,6 +77,12 @@ pub fn field(name: &str) -> Option<Field> {
     NAMES.iter().find(|(known, _)| *known == name).map(|(_, field)| *field)
 }
 
+/// Whether a text can be the name of a field. Source: CloudWatch Logs API, `recordFields`: 64 characters at most.
+pub fn is_name(text: &str) -> bool {
+    let in_name = |byte: u8| byte.is_ascii_alphanumeric() || b"-_()".contains(&byte);
+    text.len() <= 64 && text.starts_with(|c: char| c.is_ascii_alphabetic()) && text.bytes().all(in_name)
+}
+
 /// Lower case, every run of other characters than letters and digits as one `_`, none at the end.
 pub fn canonical(name: &str) -> String {
     let mut canonical = String::with_capacity(name.len());
@@ -129,7 +135,7 @@ pub struct Layout {
     columns: Vec<Option<Field>>,
     /// As the log or the config spells them.
     pub names: Vec<String>,
-    /// A record of real-time logs: the hosts are swapped, texts may be cut, and there are no more or fewer columns.
+    /// A record of real-time logs: the hosts are swapped, and texts may be cut.
     pub realtime: bool,
 }
 
@@ -140,11 +146,17 @@ impl Layout {
     ///
     /// Names the fields that are needed and not there.
     pub fn new<'a>(names: impl IntoIterator<Item = &'a str>) -> Result<Layout, String> {
-        let names: Vec<String> = names.into_iter().take(MAX_COLUMNS).map(str::to_owned).collect();
+        let names: Vec<String> = names.into_iter().map(str::to_owned).collect();
+        if let Some(wrong) = names.iter().find(|name| !is_name(name)) {
+            return Err(format!("{wrong:?} is no name of a field"));
+        }
+        if names.len() > MAX_COLUMNS {
+            return Err(format!("{} fields are more than a log can have", names.len()));
+        }
         let columns: Vec<Option<Field>> = names.iter().map(|name| field(name)).collect();
         let has = |field| columns.contains(&Some(field));
-        // Only real-time logs call it so, and they have no date.
-        let realtime = has(Field::Timestamp) && !has(Field::Date);
+        // The names of standard logs have parentheses, those of real-time logs have none, and no date.
+        let realtime = has(Field::Timestamp) && !has(Field::Date) && !names.iter().any(|name| name.contains('('));
         check_needed(has)?;
         Ok(Layout { columns, names, realtime })
     }
@@ -226,7 +238,9 @@ impl<'a> Values<'a> {
             uri_stem,
             query: get(Field::Query).or(behind),
             cookie: if realtime { get(Field::Cookie).and_then(whole_cookies) } else { get(Field::Cookie) },
+            cookie_cut: realtime && get(Field::Cookie).is_some_and(is_cut),
             headers: get(Field::Headers),
+            headers_cut: get(Field::Headers).is_some_and(is_cut),
             cmcd_session: get(Field::CmcdSession),
             status: get(Field::Status).ok_or("no status")?,
             referer: get(Field::Referer),
@@ -240,9 +254,14 @@ impl<'a> Values<'a> {
     }
 }
 
+/// Whether a text was cut off, or may have been: an escape is not cut in its middle.
+fn is_cut(text: &str) -> bool {
+    text.len() + 2 >= REALTIME_CUT_BYTES
+}
+
 /// A cookie that was cut off in the middle is another cookie: it must not name a session.
 fn whole_cookies(cookies: &str) -> Option<&str> {
-    if cookies.len() < REALTIME_CUT_BYTES { Some(cookies) } else { cookies.rfind(';').map(|end| &cookies[..end]) }
+    if is_cut(cookies) { cookies.rfind(';').map(|end| &cookies[..end]) } else { Some(cookies) }
 }
 
 /// Reads the instants of records.
@@ -341,7 +360,7 @@ mod tests {
         for place in 0..FIELDS {
             assert!(NAMES.iter().any(|(_, field)| *field as usize == place), "field {place}");
         }
-        assert_eq!(Layout::standard().width(), 34);
+        assert_eq!(Layout::standard().width(), 35);
         assert_eq!(REALTIME_COLUMNS.iter().filter(|name| field(name).is_some()).count(), 21);
         assert!(Layout::new(REALTIME_COLUMNS.iter().map(String::as_str)).unwrap().realtime);
     }

@@ -21,15 +21,15 @@ pub struct JsonReader {
     times: Times,
     names: BTreeSet<String>,
     any: bool,
+    /// What the first record lacks.
+    lacks: Option<String>,
+    /// There was a record on this line already.
+    joined: bool,
 }
 
 impl JsonReader {
     /// Takes one object as a record.
-    ///
-    /// # Errors
-    ///
-    /// If not even one object of the log has the needed keys: it is of another service.
-    fn record(&mut self, record: &Record<'_>, rows: &mut dyn Rows) -> Result<(), String> {
+    fn record(&mut self, record: &Record<'_>, rows: &mut dyn Rows) {
         let mut values = Values::default();
         for (key, value) in &record.0 {
             if self.names.len() < REMEMBERED_NAMES && !self.names.contains(key.as_ref()) {
@@ -40,14 +40,15 @@ impl JsonReader {
             }
         }
         if !self.any {
-            check_needed(|wanted| record.0.iter().any(|(key, _)| field(key) == Some(wanted)))
-                .map_err(|reason| format!("JSON, but not of CloudFront: {reason}"))?;
-            self.any = true;
+            let needed = check_needed(|wanted| record.0.iter().any(|(key, _)| field(key) == Some(wanted)));
+            self.any = needed.is_ok();
+            if let (Err(reason), None) = (needed, &self.lacks) {
+                self.lacks = Some(reason);
+            }
         }
         // The names of real-time logs, in JSON by somebody's transformation.
         let realtime = values.get(Field::Timestamp).is_some() && values.get(Field::Date).is_none();
         rows.row(values.line(realtime, &mut self.times));
-        Ok(())
     }
 }
 
@@ -57,16 +58,24 @@ impl Pieces for JsonReader {
         let mut used = 0;
         while let Some(record) = records.next() {
             match record {
-                Ok(record) => self.record(&record, rows)?,
+                Ok(record) => self.record(&record, rows),
                 // The rest comes with the next piece.
                 Err(error) if error.is_eof() && !complete => return Ok(used),
                 Err(_) if !self.any => return Err("not JSON objects, one a line: not a CloudFront log".to_owned()),
+                // Where the next record begins cannot be told any more.
+                Err(_) if self.joined || !complete => {
+                    return Err("a record in the middle of a line of several cannot be read".to_owned());
+                }
                 Err(_) => {
                     rows.row(Err("not a JSON object"));
                     return Ok(piece.len());
                 }
             }
+            self.joined = true;
             used = records.byte_offset();
+        }
+        if complete {
+            self.joined = false;
         }
         Ok(if complete { piece.len() } else { used })
     }
@@ -76,7 +85,11 @@ impl Pieces for JsonReader {
     }
 
     fn finish(&self) -> Result<(), String> {
-        if self.any { Ok(()) } else { Err("it holds no record".to_owned()) }
+        match &self.lacks {
+            _ if self.any => Ok(()),
+            Some(reason) => Err(format!("JSON, but not of CloudFront: {reason}")),
+            None => Err("it holds no record".to_owned()),
+        }
     }
 
     fn fields(&self) -> Vec<String> {
@@ -204,9 +217,13 @@ mod tests {
 
     #[test]
     fn broken_lines_are_counted_and_other_services_refused() {
-        let rows = read(&[RECORD, &RECORD[..40], "[1,2]", "null", r#"{"date":"2026-11-20"}"#, RECORD]).unwrap();
+        let rows =
+            read(&[r#"{"date":"-"}"#, RECORD, &RECORD[..40], "[1,2]", "null", r#"{"date":"2026-11-20"}"#, RECORD])
+                .unwrap();
         assert_eq!(rows.iter().filter(|row| row.is_ok()).count(), 2);
-        assert_eq!(rows.len(), 6);
+        assert_eq!(rows.len(), 7);
+        let broken = RECORD.replace(':', "");
+        assert!(read(&[&[RECORD, &broken, RECORD].concat()]).unwrap_err().contains("in the middle of a line"));
         let other = read(&[r#"{"eventVersion":"1.08","eventTime":"2026-11-20T19:00:01Z"}"#]).unwrap_err();
         assert!(other.contains("not of CloudFront") && other.contains("cs-uri-stem"), "{other}");
         assert!(read(&["{not json"]).is_err());
@@ -245,7 +262,7 @@ mod tests {
             let mut rows = Collected::default();
             let mut reader = JsonReader::default();
             reader.take(RECORD.as_bytes(), true, &mut rows).unwrap();
-            reader.take(&bytes, true, &mut rows).unwrap();
+            let _ = reader.take(&bytes, true, &mut rows);
             prop_assert!(rows.0.len() <= 3);
         }
     }

@@ -38,6 +38,9 @@ pub const BATCH_ROWS: usize = 8_192;
 /// Bytes of log lines in a batch, beyond the last line: viewers choose how long their headers are.
 const BATCH_BYTES: usize = 4 << 20;
 
+/// So many bad lines, and more than good ones, make a bad object.
+const MOSTLY_BAD_LINES: u64 = 100;
+
 /// What every object is read with.
 #[derive(Clone)]
 pub struct ReadContext {
@@ -70,8 +73,9 @@ pub struct ObjectReport {
     pub accepted: u64,
     pub refused: u64,
     pub without_session: u64,
-    /// Of the accepted ones: without a country, and with a session that is not bound, or derived.
+    /// Of the accepted ones: without a country, without an autonomous system, and with a session that is not bound, or derived.
     pub without_country: u64,
+    pub without_asn: u64,
     pub unbound: u64,
     pub derived: u64,
     /// The fields that had a value in any record, of those that not every log has.
@@ -121,6 +125,11 @@ trait Pieces {
 
     /// Whether records may follow each other without a line end.
     fn joins_records(&self) -> bool;
+
+    /// Whether its records are those of real-time logs.
+    fn is_realtime(&self) -> bool {
+        false
+    }
 
     /// At the end of the object: an error if it was none of this format.
     fn finish(&self) -> Result<(), String>;
@@ -186,7 +195,7 @@ pub fn read_object(
             reader.finish().map_err(ReadError::Format)?;
             taker.report.format = Some(match is_json {
                 true => LogFormat::StandardJson,
-                false if reader.joins_records() => LogFormat::Realtime,
+                false if reader.is_realtime() => LogFormat::Realtime,
                 false => LogFormat::Standard,
             });
             taker.report.fields = reader.fields();
@@ -287,15 +296,19 @@ impl<F: FnMut(RecordBatch) -> ControlFlow<()>> Taker<F> {
         report.refused = counts.refused;
         report.without_session = counts.without_session;
         report.without_country = counts.without_country;
+        report.without_asn = counts.without_asn;
         report.unbound = counts.unbound;
         report.derived = counts.derived;
         report.first_time = counts.first_micros.and_then(DateTime::from_timestamp_micros);
         report.last_time = counts.last_micros.and_then(DateTime::from_timestamp_micros);
-        // Every line bad: a wrong format rather than some broken lines, and nothing to lose by setting it aside.
-        if report.rows == 0 && report.rejected > 0 {
+        // All or most lines bad: a wrong format rather than some broken lines. What seems right among many wrong ones may
+        // be what a viewer made to look so.
+        let all = report.rows == 0 && report.rejected > 0;
+        if all || report.rejected > report.rows.max(MOSTLY_BAD_LINES) {
             return Err(ReadError::Format(format!(
-                "none of {} {}s can be read; {}",
+                "{} of {} {}s cannot be read; {}",
                 report.rejected,
+                report.rejected + report.rows,
                 self.record,
                 report.rejected_examples.join("; ")
             )));
@@ -321,8 +334,12 @@ pub struct LogLine<'a> {
     pub query: Option<&'a str>,
     /// The Cookie header, without a cookie that was cut off.
     pub cookie: Option<&'a str>,
+    /// There were more cookies than the log shows.
+    pub cookie_cut: bool,
     /// `name:value` items, each ended by `%0A`.
     pub headers: Option<&'a str>,
+    /// There were more headers than the log shows.
+    pub headers_cut: bool,
     pub cmcd_session: Option<&'a str>,
     pub status: &'a str,
     pub referer: Option<&'a str>,

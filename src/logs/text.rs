@@ -5,7 +5,7 @@
 
 use std::str;
 
-use super::fields::{Field, Layout, Times, check_needed};
+use super::fields::{Field, Layout, Times, check_needed, field, is_name};
 use super::{Pieces, Rows};
 
 /// Longest separator between columns. Source: CloudWatch Logs API, `fieldDelimiter`.
@@ -20,30 +20,56 @@ pub struct TextReader {
     header: Option<String>,
     /// What to take records for that no header precedes and that are not standard ones.
     realtime: Option<Layout>,
+    records: Records,
     times: Times,
+}
+
+/// How the records of an object are told apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Records {
+    /// A header names their columns.
+    Named,
+    /// Standard ones without a header, of as many columns as the first.
+    Raw { columns: usize },
+    /// Real-time ones, by the config; how they end is not known yet.
+    Realtime,
+    /// Real-time ones, one a line.
+    RealtimeLines,
+    /// Real-time ones, nothing between them.
+    RealtimeJoined,
 }
 
 impl TextReader {
     /// `realtime` is the layout of the real-time fields of the config, if it has any.
     pub fn new(realtime: Option<Layout>) -> Self {
-        TextReader { layout: None, delimiter: None, header: None, realtime, times: Times::default() }
+        TextReader {
+            layout: None,
+            delimiter: None,
+            header: None,
+            realtime,
+            records: Records::Named,
+            times: Times::default(),
+        }
     }
 
     /// Finds out what an object without `#` line holds, from its first line; an error if it is no log.
     fn begin(&mut self, line: &str) -> Result<Begun, String> {
-        if let Some((layout, delimiter)) = bare_header(line) {
-            self.set_header(layout?, delimiter);
+        if let Some((names, delimiter)) = bare_header(line) {
+            self.layout = Some(Layout::new(names)?);
+            self.delimiter = delimiter;
             self.header = Some(line.to_owned());
             return Ok(Begun::Header);
         }
         if let Some(delimiter) = raw_delimiter(line) {
             self.layout = Some(Layout::standard());
+            self.records = Records::Raw { columns: line.split(delimiter).count() };
             self.delimiter = Some(delimiter.to_owned());
             return Ok(Begun::Record);
         }
         match &self.realtime {
             Some(layout) => {
                 self.layout = Some(layout.clone());
+                self.records = Records::Realtime;
                 Ok(Begun::Record)
             }
             None => {
@@ -54,31 +80,47 @@ impl TextReader {
         }
     }
 
-    fn set_header(&mut self, layout: Layout, delimiter: Option<String>) {
-        self.layout = Some(layout);
-        self.delimiter = delimiter;
-    }
-
     /// Records of real-time logs from `text`; gives how much of it was used.
-    fn realtime_records(&mut self, text: &str, complete: bool, rows: &mut dyn Rows) -> usize {
-        let Some(layout) = &self.layout else { return text.len() };
-        let columns = layout.width();
+    fn realtime_records(&mut self, text: &str, complete: bool, rows: &mut dyn Rows) -> Result<usize, String> {
+        let Some(layout) = &self.layout else { return Ok(text.len()) };
+        let width = layout.width();
+        let tabs = memchr::memchr_iter(b'\t', text.as_bytes()).count();
+        if self.records == Records::Realtime {
+            self.records = match (tabs + 1 > width, complete) {
+                (true, _) => Records::RealtimeJoined,
+                (false, true) => Records::RealtimeLines,
+                (false, false) => return Ok(0),
+            };
+        }
+        if self.records == Records::RealtimeLines {
+            if !complete {
+                return Ok(0);
+            }
+            let whole = tabs + 1 == width;
+            let mut line = || layout.values(text.split('\t')).line(true, &mut self.times);
+            rows.row(if whole { line() } else { Err("not as many columns as the config lists fields") });
+            return Ok(text.len());
+        }
+        // The last value and the next timestamp share a column.
         let mut rest = text;
-        // Records that nothing stands between: the last value and the next timestamp share a column.
-        while let Some((record, next)) = first_of_joined(rest, columns) {
-            rows.row(layout.values(record.split('\t')).line(true, &mut self.times));
-            rest = next;
+        loop {
+            let columns = memchr::memchr_iter(b'\t', rest.as_bytes()).take(width).count() + 1;
+            if columns > width {
+                // Where one cannot be told from the next, no other can be: better none than a wrong one.
+                let (record, next) = first_of_joined(rest, width).ok_or(
+                    "records without line ends, and one of them has not as many columns as the config lists fields",
+                )?;
+                rows.row(layout.values(record.split('\t')).line(true, &mut self.times));
+                rest = next;
+            } else if !complete {
+                return Ok(text.len() - rest.len());
+            } else if columns == width {
+                rows.row(layout.values(rest.split('\t')).line(true, &mut self.times));
+                return Ok(text.len());
+            } else {
+                return Err("the last of its records is cut off".to_owned());
+            }
         }
-        if !complete {
-            return text.len() - rest.len();
-        }
-        let found = rest.split('\t').count();
-        rows.row(if found == columns {
-            layout.values(rest.split('\t')).line(true, &mut self.times)
-        } else {
-            Err("not as many columns as the config lists real-time fields")
-        });
-        text.len()
     }
 
     fn record(&mut self, line: &str, rows: &mut dyn Rows) {
@@ -88,9 +130,13 @@ impl TextReader {
             None => self.delimiter.insert(guess_delimiter(line, layout)),
         };
         let is_tab = delimiter == "\t";
+        let columns = match self.records {
+            Records::Raw { columns } => columns,
+            _ => layout.width(),
+        };
         // A viewer may have sent the delimiter, and then no column behind it is what it seems to be. No one can send a tab.
-        let parsed = if !is_tab && line.matches(delimiter.as_str()).count() >= layout.width() {
-            Err("more columns than names: a value holds the delimiter; tabs (the default) cannot occur in values")
+        let parsed = if !is_tab && line.matches(delimiter.as_str()).count() >= columns {
+            Err("more columns than there are: a value holds the delimiter; tabs (the default) cannot occur in values")
         } else {
             layout.values(line.split(delimiter.as_str())).line(layout.realtime, &mut self.times)
         };
@@ -111,6 +157,7 @@ impl Pieces for TextReader {
             Err(error) if !complete && error.error_len().is_none() => {
                 str::from_utf8(&piece[..error.valid_up_to()]).expect("it was just checked")
             }
+            Err(_) if self.records == Records::RealtimeJoined => return Err("its records are not UTF-8".to_owned()),
             Err(_) if self.layout.is_some() || self.realtime.is_some() => {
                 rows.row(Err("not UTF-8"));
                 return Ok(piece.len());
@@ -122,16 +169,16 @@ impl Pieces for TextReader {
         }
         if let Some(comment) = text.strip_prefix('#') {
             if complete && let Some(names) = comment.strip_prefix("Fields:") {
-                let (layout, _) = header_names(names).ok_or("the #Fields line names no field")?;
-                self.set_header(layout?, None);
+                self.layout = Some(Layout::new(header_names(names))?);
+                (self.delimiter, self.records) = (None, Records::Named);
             }
             return Ok(if complete { piece.len() } else { 0 });
         }
         if self.layout.is_none() && matches!(self.begin(text)?, Begun::Header) {
             return Ok(piece.len());
         }
-        if self.layout.as_ref().is_some_and(|layout| layout.realtime) {
-            return Ok(self.realtime_records(text, complete, rows));
+        if matches!(self.records, Records::Realtime | Records::RealtimeLines | Records::RealtimeJoined) {
+            return self.realtime_records(text, complete, rows);
         }
         if !complete {
             return Ok(0);
@@ -143,7 +190,12 @@ impl Pieces for TextReader {
     }
 
     fn joins_records(&self) -> bool {
-        self.layout.as_ref().or(self.realtime.as_ref()).is_some_and(|layout| layout.realtime)
+        matches!(self.records, Records::Realtime | Records::RealtimeJoined)
+            || (self.layout.is_none() && self.realtime.is_some())
+    }
+
+    fn is_realtime(&self) -> bool {
+        self.layout.as_ref().is_some_and(|layout| layout.realtime)
     }
 
     fn finish(&self) -> Result<(), String> {
@@ -168,28 +220,37 @@ fn first_of_joined(text: &str, columns: usize) -> Option<(&str, &str)> {
     let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
     let start = whole.len().checked_sub(10)?;
     let is_timestamp = (1..=6).contains(&decimals.len()) && digits(decimals) && digits(whole.get(start..)?);
-    is_timestamp.then(|| text.split_at(before + start))
+    // A value is there, if only a dash: without one a column is missing.
+    (is_timestamp && start > 0).then(|| text.split_at(before + start))
 }
 
-/// The layout that a line of names gives, and what stands between the first two; none if there is only one name.
-fn header_names(line: &str) -> Option<(Result<Layout, String>, Option<String>)> {
-    let in_name = |c: char| c.is_ascii_alphanumeric() || "-_()".contains(c);
-    let line = line.trim();
-    let first_end = line.find(|c| !in_name(c)).unwrap_or(line.len());
-    let between = line[first_end..].find(in_name).map(|length| line[first_end..first_end + length].to_owned());
-    let names: Vec<&str> = line.split(|c| !in_name(c)).filter(|name| !name.is_empty()).collect();
-    (!names.is_empty()).then(|| (Layout::new(names), between))
+/// The names behind `#Fields:`. Blanks stand between them, but some write the delimiter of the records.
+fn header_names(names: &str) -> Vec<&str> {
+    let by_blanks: Vec<&str> = names.split_ascii_whitespace().collect();
+    match by_blanks.as_slice() {
+        [one] => one.split(not_in_name).filter(|name| !name.is_empty()).collect(),
+        // A carriage return is no blank here: behind it comes a record.
+        _ => names.split([' ', '\t']).filter(|name| !name.is_empty()).collect(),
+    }
 }
 
-/// A bare line of names, as v2 `plain` has it: at least the path and the status are named in it, which no record does.
-fn bare_header(line: &str) -> Option<(Result<Layout, String>, Option<String>)> {
-    let (layout, between) = header_names(line)?;
-    let named = |wanted: Field| {
-        line.split(|c: char| !(c.is_ascii_alphanumeric() || "-_()".contains(c)))
-            .any(|name| super::fields::field(name) == Some(wanted))
-    };
-    let is_header = named(Field::UriStem) && named(Field::Status);
-    is_header.then_some((layout, between.filter(|between| between.len() <= MAX_DELIMITER_BYTES)))
+fn not_in_name(c: char) -> bool {
+    !(c.is_ascii_alphanumeric() || "-_()".contains(c))
+}
+
+/// The names in a bare line of names, as v2 `plain` has it, and what stands between them. Names and nothing else,
+/// the path and the status among them: no record looks like that, as it begins with a time.
+fn bare_header(line: &str) -> Option<(Vec<&str>, Option<String>)> {
+    let first_end = line.find(not_in_name)?;
+    let length = line[first_end..].find(|c| !not_in_name(c))?;
+    let between = &line[first_end..first_end + length];
+    let names: Vec<&str> = line.split(between).collect();
+    let has = |wanted| names.iter().any(|name| field(name) == Some(wanted));
+    let is_header = (1..=MAX_DELIMITER_BYTES).contains(&between.len())
+        && names.iter().all(|name| is_name(name))
+        && has(Field::UriStem)
+        && has(Field::Status);
+    is_header.then(|| (names, Some(between.to_owned())))
 }
 
 /// What stands between date and time at the beginning of a standard record without header; none if it begins otherwise.
@@ -309,7 +370,7 @@ mod tests {
                 format!("#Fields: {}", names.join(",")),
             ] {
                 if header == names.join("#") {
-                    continue;
+                    continue; // it begins a comment
                 }
                 let rows = read(&mut TextReader::new(None), &[&header, &record]).unwrap();
                 assert_eq!(rows, [row("/a-b/c_d", "200", None)], "{delimiter:?} under {header:?}");
@@ -421,10 +482,49 @@ mod tests {
 
     #[test]
     fn another_number_of_fields_is_no_record() {
-        for line in ["1684226820.937\t192.0.2.1\t200\t/a", "1684226820.937\t192.0.2.1\t200\t/a\t8\t9"] {
-            let rows = read(&mut realtime(), &[line]).unwrap();
-            assert!(rows[0].as_ref().unwrap_err().contains("as many columns"), "{line}");
+        let (short, long) = ("1684226820.937\t192.0.2.1\t200\t/a", "1684226820.937\t192.0.2.1\t200\t/a\t8\t9");
+        let right = "1684226820.937\t192.0.2.1\t200\t/a\t8";
+        for lines in [[right, short, right], [right, long, right], [short, right, right]] {
+            let rows = read(&mut realtime(), &lines).unwrap();
+            assert_eq!(rows.iter().filter(|row| row.is_ok()).count(), 2, "{rows:?}");
+            assert!(rows.iter().any(|row| row.as_ref().is_err_and(|reason| reason.contains("as many columns"))));
         }
+        // Without line ends one wrong record spoils the object.
+        for joined in [[right, short, right].concat(), [right, long, right].concat(), [right, right, short].concat()] {
+            let error = read(&mut realtime(), &[&joined]).unwrap_err();
+            assert!(error.contains("without line ends") || error.contains("cut off"), "{error}");
+        }
+    }
+
+    #[test]
+    fn what_viewers_send_is_never_taken_for_a_header() {
+        for agent in
+            ["cs-uri-stem,sc-status", "date,time,c-ip,cs-uri-stem,sc-status", "cs-uri-stem sc-status c-ip date time"]
+        {
+            let raw = format!("2026-11-20\t19:00:01\tFRA2\t1\t198.18.0.1\tGET\td1\t/a\t200\t-\t{agent}");
+            assert_eq!(read(&mut TextReader::new(None), &[&raw]).unwrap(), [row("/a", "200", Some(agent))]);
+            let record = format!("1684226820.937\t192.0.2.1\t200\t/a?{agent}\t8");
+            assert_eq!(read(&mut realtime(), &[&record]).unwrap(), [row("/a", "200", None)]);
+        }
+    }
+
+    #[test]
+    fn an_added_delimiter_is_noticed_without_a_header_too() {
+        let mut values = vec!["-"; 33];
+        for (place, value) in [(0, "2026-11-20"), (1, "19:00:01"), (4, "198.18.0.1"), (7, "/a"), (8, "200")] {
+            values[place] = value;
+        }
+        let honest = values.join(",");
+        values[10] = "x,token=forged";
+        let rows = read(&mut TextReader::new(None), &[&honest, &values.join(",")]).unwrap();
+        assert_eq!(rows[0], row("/a", "200", None));
+        assert!(rows[1].as_ref().unwrap_err().contains("holds the delimiter"));
+    }
+
+    #[test]
+    fn a_file_of_carriage_returns_is_refused() {
+        let text = "#Fields: date time c-ip cs-uri-stem sc-status\r2026-11-20\t19:00:01\t198.18.0.1\t/a\t200";
+        assert!(read(&mut TextReader::new(None), &[text]).unwrap_err().contains("no name of a field"));
     }
 
     proptest! {

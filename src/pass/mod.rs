@@ -19,7 +19,7 @@ use crate::geo::Geo;
 use crate::history::Event;
 use crate::ingest::Ingestion;
 use crate::logs::ReadContext;
-use crate::notices::notices;
+use crate::notices::{Severity, notices};
 use crate::progress::Stage;
 use crate::requests;
 use crate::rows;
@@ -170,7 +170,11 @@ impl Warden {
             Ok(ingested) => {
                 summary.take_ingested(&ingested);
                 for notice in notices(&ingested.facts, &self.config, &self.detectors) {
-                    tracing::warn!("{}; {}", notice.what, notice.mend);
+                    let text = format!("{}; {}", notice.what, notice.mend);
+                    match notice.severity {
+                        Severity::Problem => summary.alarms.push(text),
+                        Severity::Hint => tracing::warn!("{text}"),
+                    }
                 }
                 failures.extend(ingested.failures);
             }

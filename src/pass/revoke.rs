@@ -8,7 +8,7 @@ use datafusion::prelude::SessionContext;
 use serde::Deserialize;
 
 use super::Warden;
-use crate::decide::{Draft, Facts, Policy, Proposal, guard_trips, propose};
+use crate::decide::{Binding, Draft, Facts, Policy, Proposal, guard_trips, propose};
 use crate::detect::{Detection, Finding, evaluations};
 use crate::engine::{EngineError, Sql, fetch, register, sql, timestamp};
 use crate::history::{Event, EventKind, Recorder, Standing};
@@ -164,7 +164,9 @@ pub async fn cases(session: &SessionContext, pending: &[Event]) -> Result<Vec<Ca
     #[derive(Deserialize)]
     struct FactsRow {
         session_id: String,
-        bound: bool,
+        always_bound: bool,
+        first_bound: Option<DateTime<Utc>>,
+        last_bound: Option<DateTime<Utc>>,
         derived: bool,
         last_seen: DateTime<Utc>,
         token_expires: Option<DateTime<Utc>>,
@@ -186,7 +188,11 @@ pub async fn cases(session: &SessionContext, pending: &[Event]) -> Result<Vec<Ca
             findings: findings_of.remove(&row.session_id).unwrap_or_default(),
             standing: Standing::of(events_of.remove(row.session_id.as_str()).unwrap_or_default()),
             facts: Facts {
-                bound: row.bound,
+                binding: match (row.always_bound, row.first_bound.zip(row.last_bound)) {
+                    (true, _) => Binding::Always,
+                    (false, None) => Binding::Never,
+                    (false, Some((first, last))) => Binding::Between(first, last),
+                },
                 derived: row.derived,
                 last_seen: row.last_seen,
                 token_expires: row.token_expires,

@@ -55,8 +55,12 @@ fn sid(pairs: &str) -> Option<&str> {
             Some(text) => text.find('"').map_or(value.len(), |end| end + 2),
             None => value.find(',').unwrap_or(value.len()),
         };
-        if key.trim() == "sid" && found.replace(unquoted(&value[..length])).is_some() {
-            return None;
+        if key.trim() == "sid" {
+            // A text, and texts are in quotes: the rule demands them.
+            let text = value[..length].strip_prefix('"')?.strip_suffix('"')?;
+            if found.replace(text).is_some() {
+                return None;
+            }
         }
         let used = key.len() + usize::from(behind.starts_with('=')) + length;
         rest = rest[used..].strip_prefix(',').unwrap_or(&rest[used.max(1).min(rest.len())..]);
@@ -84,9 +88,14 @@ mod tests {
         assert_eq!(id(&request).as_deref(), Some(ID));
         let field = Request { cmcd_session: Some(format!("\"{ID}\"").into()), ..Request::default() };
         assert_eq!(id(&field).as_deref(), Some(ID));
-        for query in
-            ["CMCD=bl%3D21300", "CMCD=", "sid=abcdefgh", "CMCD=sid%3D%22a%22", "CMCD=com.x-sid%3D%22abcdefgh%22"]
-        {
+        for query in [
+            "CMCD=bl%3D21300",
+            "CMCD=",
+            "sid=abcdefgh",
+            "CMCD=sid%3D%22a%22",
+            "CMCD=sid%3Dabcdefgh",
+            "CMCD=com.x-sid%3D%22abcdefgh%22",
+        ] {
             assert_eq!(id(&Request { query: Some(query.into()), ..Request::default() }), None, "{query}");
         }
         let twice = format!("sid=\"{ID}\",sid=\"other-session\"");

@@ -16,10 +16,8 @@ pub struct Credential {
 pub enum Component {
     /// `path-start`: the path begins with `/`, the credential and a dot.
     PathStart,
-    /// `path`
-    Path,
-    /// `query-string`: all of it.
-    QueryString,
+    /// `segment:N`: the segment of the path with this number, from 1.
+    Segment(usize),
     /// `query:NAME`: the value of an argument.
     Query(String),
     /// `cookie:NAME`: the value of a cookie.
@@ -28,6 +26,10 @@ pub enum Component {
     Header(String),
     /// `cmcd`: the key sid of CMCD, in the query or in a header.
     Cmcd,
+    /// `token in COMPONENT`: the beginning of the last part of a token there.
+    Token(Box<Component>),
+    /// `all of COMPONENT`
+    Whole(Box<Component>),
     /// `[CLASS] in COMPONENT`: the credential as a whole word there, before and behind it no character of the class.
     Word(String, Box<Component>),
 }
@@ -36,12 +38,13 @@ impl fmt::Display for Component {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Component::PathStart => f.write_str("path-start"),
-            Component::Path => f.write_str("path"),
-            Component::QueryString => f.write_str("query-string"),
+            Component::Segment(number) => write!(f, "segment:{number}"),
             Component::Query(name) => write!(f, "query:{name}"),
             Component::Cookie(name) => write!(f, "cookie:{name}"),
             Component::Header(name) => write!(f, "header:{name}"),
             Component::Cmcd => f.write_str("cmcd"),
+            Component::Token(component) => write!(f, "token in {component}"),
+            Component::Whole(component) => write!(f, "all of {component}"),
             Component::Word(class, component) => write!(f, "[{class}] in {component}"),
         }
     }
@@ -54,10 +57,15 @@ impl FromStr for Component {
         if let Some((class, component)) = text.strip_prefix('[').and_then(|text| text.split_once("] in ")) {
             return Ok(Component::Word(class.to_owned(), Box::new(component.parse()?)));
         }
+        if let Some(component) = text.strip_prefix("token in ") {
+            return Ok(Component::Token(Box::new(component.parse()?)));
+        }
+        if let Some(component) = text.strip_prefix("all of ") {
+            return Ok(Component::Whole(Box::new(component.parse()?)));
+        }
         Ok(match text.split_once(':') {
+            Some(("segment", number)) => Component::Segment(number.parse().map_err(|_| ())?),
             None if text == "path-start" => Component::PathStart,
-            None if text == "path" => Component::Path,
-            None if text == "query-string" => Component::QueryString,
             None if text == "cmcd" => Component::Cmcd,
             Some(("query", name)) => Component::Query(name.to_owned()),
             Some(("cookie", name)) => Component::Cookie(name.to_owned()),
@@ -80,9 +88,10 @@ mod tests {
     fn components_are_written_and_read_back() {
         for component in [
             Component::PathStart,
-            Component::Path,
-            Component::QueryString,
+            Component::Segment(2),
             Component::Cmcd,
+            Component::Token(Box::new(Component::Query("token".into()))),
+            Component::Whole(Box::new(Component::Segment(1))),
             Component::Word("A-Za-z0-9:_-".into(), Box::new(Component::Header("cookie".into()))),
             Component::Query("token".into()),
             Component::Cookie("CloudFront-Signature".into()),

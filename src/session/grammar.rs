@@ -90,6 +90,11 @@ impl Grammar {
         class
     }
 
+    /// Whether an id can have this character.
+    pub fn has(&self, character: char) -> bool {
+        u8::try_from(character).is_ok_and(|byte| byte < 128 && self.alphabet >> byte & 1 == 1)
+    }
+
     pub fn accepts(&self, id: &str) -> bool {
         (self.min_length..=self.max_length).contains(&id.len())
             && id.bytes().all(|byte| byte < 128 && self.alphabet >> byte & 1 == 1)

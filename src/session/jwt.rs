@@ -51,13 +51,16 @@ impl Jwt {
         let mut path = Cow::Borrowed(request.path);
         let (sent, component) = match &self.place {
             Place::Query(name) => (Cow::Borrowed(request.query_value(name)?), Component::Query(name.clone())),
+            // Behind the cut there may be another one, and that the one at which the edge looked.
+            Place::Cookie(_) if request.cookie_cut => return None,
+            Place::Header(_) if request.headers_cut => return None,
             Place::Cookie(name) => (Cow::Borrowed(request.cookie_value(name)?), Component::Cookie(name.clone())),
             Place::Header(name) => (request.header_value(name)?, Component::Header(name.to_ascii_lowercase())),
             Place::PathSegment(number) => {
                 let segment = request.path.split('/').nth(*number)?;
                 let start = segment.as_ptr() as usize - request.path.as_ptr() as usize;
                 path = Cow::Owned(request.path[..start - 1].to_owned() + &request.path[start + segment.len()..]);
-                (Cow::Borrowed(segment), Component::Path)
+                (Cow::Borrowed(segment), Component::Segment(*number))
             }
         };
         let jwt = decode(&sent);
@@ -80,16 +83,11 @@ impl Jwt {
         if !self.grammar.accepts(&id) {
             return None;
         }
-        // What WAF sees is what was sent, in which even a dot may be escaped.
-        let sent = sent.rsplit_once('.').map_or(sent.as_ref(), |(_, signature)| signature);
-        let sent = sent.rsplit("%2E").next().and_then(|sent| sent.rsplit("%2e").next()).unwrap_or(sent);
-        let session = Session {
-            id,
-            bound: true,
-            derived: false,
-            credential: token::fragment(sent).map(|text| Credential { component, text }),
-            token_expires: token::expires(&claims),
-        };
+        // As it was sent, but for dots, which may be escaped: with another escape in it there is nothing to match.
+        let credential = token::beginning(signature)
+            .filter(|text| sent.contains(text.as_str()))
+            .map(|text| Credential { component: Component::Token(Box::new(component)), text });
+        let session = Session { id, bound: true, derived: false, credential, token_expires: token::expires(&claims) };
         Some(Found { session, path })
     }
 }
@@ -127,10 +125,10 @@ mod tests {
             ..Request::default()
         };
         for (place, component, rest) in [
-            (Place::Query("token".into()), "query:token", path.as_str()),
-            (Place::Cookie("playback".into()), "cookie:playback", path.as_str()),
-            (Place::Header("Authorization".into()), "header:authorization", path.as_str()),
-            (Place::PathSegment(2), "path", "/play/live/a.m3u8"),
+            (Place::Query("token".into()), "token in query:token", path.as_str()),
+            (Place::Cookie("playback".into()), "token in cookie:playback", path.as_str()),
+            (Place::Header("Authorization".into()), "token in header:authorization", path.as_str()),
+            (Place::PathSegment(2), "token in segment:2", "/play/live/a.m3u8"),
         ] {
             let found = scheme(place).identify(&request).unwrap();
             assert_eq!((found.session.id.as_str(), found.session.bound), ("Ab3dEf6hIj9k", true));
@@ -150,6 +148,17 @@ mod tests {
         let request = Request { query: Some(format!("token={token}").into()), ..Request::default() };
         let found = scheme(Place::Query("token".into())).identify(&request).unwrap();
         assert_eq!(found.session.credential.unwrap().text, SIGNATURE[..22]);
+    }
+
+    #[test]
+    fn behind_a_cut_there_may_be_another_token() {
+        let token = token(r#"{"sid":"Ab3dEf6hIj9k"}"#);
+        let cookie =
+            Request { cookie: Some(format!("playback={token}").into()), cookie_cut: true, ..Request::default() };
+        assert_eq!(scheme(Place::Cookie("playback".into())).identify(&cookie), None);
+        let header = format!("authorization:{token}%0A");
+        let header = Request { headers: Some(&header), headers_cut: true, ..Request::default() };
+        assert_eq!(scheme(Place::Header("authorization".into())).identify(&header), None);
     }
 
     #[test]

@@ -49,6 +49,8 @@ pub struct SchemeConfig {
     field: Option<String>,
     pattern: Option<String>,
     bound: Option<bool>,
+    #[serde(default)]
+    paths: Vec<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
@@ -100,9 +102,16 @@ fn default_alphabet() -> String {
     "A-Za-z0-9_-".to_owned()
 }
 
-/// A checked scheme.
+/// A checked entry `[[session]]`.
 #[derive(Clone, Debug)]
-pub enum Scheme {
+pub struct Scheme {
+    kind: Kind,
+    /// Beginnings of the paths (without the token) below which the edge looks at tokens; none: everywhere.
+    paths: Vec<String>,
+}
+
+#[derive(Clone, Debug)]
+enum Kind {
     SecureMediaDelivery(SecureMediaDelivery),
     Jwt(Jwt),
     Signed(Signed),
@@ -149,8 +158,8 @@ impl TryFrom<SchemeConfig> for Scheme {
             }
         }
         let wrong = |reason: &str| SchemeError::Wrong(reason.to_owned());
-        Ok(match scheme {
-            SchemeName::SecureMediaDelivery => Scheme::SecureMediaDelivery(SecureMediaDelivery::new(grammar)),
+        let kind = match scheme {
+            SchemeName::SecureMediaDelivery => Kind::SecureMediaDelivery(SecureMediaDelivery::new(grammar)),
             SchemeName::Jwt => {
                 let place = match (config.query, config.cookie, config.header, config.path_segment) {
                     (Some(name), None, None, None) => jwt::Place::Query(name),
@@ -166,32 +175,36 @@ impl TryFrom<SchemeConfig> for Scheme {
                 };
                 let claim =
                     config.claim.ok_or_else(|| wrong("claim is needed: which claim is the session, such as sid"))?;
-                Scheme::Jwt(Jwt::new(grammar, claim, place))
+                Kind::Jwt(Jwt::new(grammar, claim, place))
             }
-            SchemeName::SignedCookie => Scheme::Signed(Signed::new(grammar, signed::Place::Cookie, config.cookie)),
-            SchemeName::SignedUrl => Scheme::Signed(Signed::new(grammar, signed::Place::Url, config.query)),
-            SchemeName::StreamKey => Scheme::StreamKey(StreamKey),
-            SchemeName::Cmcd => Scheme::Cmcd(Cmcd::new(grammar)),
+            SchemeName::SignedCookie => Kind::Signed(Signed::new(grammar, signed::Place::Cookie, config.cookie)),
+            SchemeName::SignedUrl => Kind::Signed(Signed::new(grammar, signed::Place::Url, config.query)),
+            SchemeName::StreamKey => Kind::StreamKey(StreamKey),
+            SchemeName::Cmcd => Kind::Cmcd(Cmcd::new(grammar)),
             SchemeName::Custom => {
                 let field = config.field.ok_or_else(|| wrong("field is needed: which field of the log to look at"))?;
                 let pattern = config.pattern.ok_or_else(|| wrong("pattern is needed"))?;
                 let bound = config.bound.unwrap_or(false);
-                Scheme::Custom(Custom::new(grammar, &field, &pattern, bound).map_err(SchemeError::Wrong)?)
+                Kind::Custom(Custom::new(grammar, &field, &pattern, bound).map_err(SchemeError::Wrong)?)
             }
-        })
+        };
+        if let Some(wrong) = config.paths.iter().find(|path| !path.starts_with('/')) {
+            return Err(SchemeError::Wrong(format!("paths: {wrong:?} does not begin with /")));
+        }
+        Ok(Scheme { kind, paths: config.paths })
     }
 }
 
 impl Scheme {
     /// Its name in the config and in the column `scheme`.
     pub fn name(&self) -> &'static str {
-        match self {
-            Scheme::SecureMediaDelivery(_) => secure_media_delivery::NAME,
-            Scheme::Jwt(_) => jwt::NAME,
-            Scheme::Signed(scheme) => scheme.name(),
-            Scheme::StreamKey(_) => stream_key::NAME,
-            Scheme::Cmcd(_) => cmcd::NAME,
-            Scheme::Custom(_) => custom::NAME,
+        match &self.kind {
+            Kind::SecureMediaDelivery(_) => secure_media_delivery::NAME,
+            Kind::Jwt(_) => jwt::NAME,
+            Kind::Signed(scheme) => scheme.name(),
+            Kind::StreamKey(_) => stream_key::NAME,
+            Kind::Cmcd(_) => cmcd::NAME,
+            Kind::Custom(_) => custom::NAME,
         }
     }
 
@@ -199,41 +212,52 @@ impl Scheme {
     pub fn without_keys() -> Vec<Scheme> {
         let grammar = Grammar::new(default_min_length(), default_max_length(), &default_alphabet());
         let grammar = grammar.expect("the default is a grammar");
-        vec![
-            Scheme::SecureMediaDelivery(SecureMediaDelivery::new(grammar.clone())),
-            Scheme::Signed(Signed::new(grammar.clone(), signed::Place::Cookie, None)),
-            Scheme::Signed(Signed::new(grammar.clone(), signed::Place::Url, None)),
-            Scheme::StreamKey(StreamKey),
-            Scheme::Cmcd(Cmcd::new(grammar)),
-        ]
+        let kinds = [
+            Kind::SecureMediaDelivery(SecureMediaDelivery::new(grammar.clone())),
+            Kind::Signed(Signed::new(grammar.clone(), signed::Place::Cookie, None)),
+            Kind::Signed(Signed::new(grammar.clone(), signed::Place::Url, None)),
+            Kind::StreamKey(StreamKey),
+            Kind::Cmcd(Cmcd::new(grammar)),
+        ];
+        kinds.into_iter().map(|kind| Scheme { kind, paths: vec![] }).collect()
+    }
+
+    /// The cookie or argument in which it looks for an id, where a signature stands in for a missing one.
+    pub fn id_place(&self) -> Option<String> {
+        match &self.kind {
+            Kind::Signed(scheme) => scheme.id_place(),
+            _ => None,
+        }
     }
 
     /// The fields that it looks at, beside the path.
     pub fn fields(&self) -> FieldSet {
-        match self {
-            Scheme::SecureMediaDelivery(_) => FieldSet::default(),
-            Scheme::Jwt(scheme) => FieldSet::of(scheme.field()),
-            Scheme::Signed(scheme) => FieldSet::of([scheme.field()]),
-            Scheme::StreamKey(_) => FieldSet::of([Field::Headers]),
-            Scheme::Cmcd(_) => FieldSet::of([Field::Query, Field::CmcdSession]),
-            Scheme::Custom(scheme) => FieldSet::of([scheme.field()]),
+        match &self.kind {
+            Kind::SecureMediaDelivery(_) => FieldSet::default(),
+            Kind::Jwt(scheme) => FieldSet::of(scheme.field()),
+            Kind::Signed(scheme) => FieldSet::of([scheme.field()]),
+            Kind::StreamKey(_) => FieldSet::of([Field::Headers]),
+            Kind::Cmcd(_) => FieldSet::of([Field::Query, Field::CmcdSession]),
+            Kind::Custom(scheme) => FieldSet::of([scheme.field()]),
         }
     }
 
     fn identify<'a>(&self, request: &Request<'a>) -> Option<Found<'a>> {
-        match self {
-            Scheme::SecureMediaDelivery(scheme) => scheme.identify(request),
-            Scheme::Jwt(scheme) => scheme.identify(request),
-            Scheme::Signed(scheme) => scheme.identify(request),
-            Scheme::StreamKey(scheme) => scheme.identify(request),
-            Scheme::Cmcd(scheme) => scheme.identify(request),
-            Scheme::Custom(scheme) => scheme.identify(request),
-        }
+        let found = match &self.kind {
+            Kind::SecureMediaDelivery(scheme) => scheme.identify(request),
+            Kind::Jwt(scheme) => scheme.identify(request),
+            Kind::Signed(scheme) => scheme.identify(request),
+            Kind::StreamKey(scheme) => scheme.identify(request),
+            Kind::Cmcd(scheme) => scheme.identify(request),
+            Kind::Custom(scheme) => scheme.identify(request),
+        }?;
+        let is_checked = self.paths.is_empty() || self.paths.iter().any(|path| found.path.starts_with(path.as_str()));
+        is_checked.then_some(found)
     }
 
     /// A status with which the edge refuses tokens of this scheme, beside `refused_status`.
     fn refused_status(&self) -> Option<u16> {
-        matches!(self, Scheme::StreamKey(_)).then_some(stream_key::REFUSED_STATUS)
+        matches!(self.kind, Kind::StreamKey(_)).then_some(stream_key::REFUSED_STATUS)
     }
 }
 
@@ -314,6 +338,7 @@ mod tests {
             ("scheme = 'custom'\nfield = 'cs-uri-stem'", "pattern is needed"),
             ("scheme = 'custom'\npattern = 'x'", "field is needed"),
             ("scheme = 'smd'", "unknown variant"),
+            ("scheme = 'cmcd'\npaths = ['live/']", "does not begin with /"),
         ] {
             let error = scheme(text).unwrap_err();
             assert!(error.contains(part), "{text}: {error}");
@@ -335,5 +360,16 @@ mod tests {
         assert_eq!(of(both), Some(("jwt", "from-the-jwt".to_owned())));
         assert_eq!(of("u=from-the-query"), Some(("custom", "from-the-query".to_owned())));
         assert_eq!(of("x=1"), None);
+    }
+
+    #[test]
+    fn a_scheme_can_be_kept_to_the_paths_where_the_edge_checks_tokens() {
+        let schemes = [scheme("scheme = 'jwt'\npath_segment = 1\nclaim = 'sid'\npaths = ['/live/', '/vod/']").unwrap()];
+        let of = |path: &str| {
+            let path = format!("/e30.eyJzaWQiOiJmcm9tLXRoZS1qd3QifQ.c2lnbmF0dXJl{path}");
+            identify(&schemes, &Request { path: &path, ..Request::default() }).is_some()
+        };
+        assert!(of("/live/a.ts") && of("/vod/a.ts"));
+        assert!(!of("/trailers/a.ts") && !of("/liveness/a.ts"));
     }
 }

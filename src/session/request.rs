@@ -10,8 +10,12 @@ pub struct Request<'a> {
     pub path: &'a str,
     pub query: Option<Cow<'a, str>>,
     pub cookie: Option<Cow<'a, str>>,
+    /// There were more cookies than the log shows.
+    pub cookie_cut: bool,
     /// As they are logged: `name:value` items, each ended by `%0A`.
     pub headers: Option<&'a str>,
+    /// There were more headers than the log shows.
+    pub headers_cut: bool,
     pub cmcd_session: Option<Cow<'a, str>>,
     pub user_agent: Option<Cow<'a, str>>,
     pub referer: Option<Cow<'a, str>>,

@@ -43,6 +43,15 @@ impl Signed {
         }
     }
 
+    /// The cookie or argument that holds an id, if one was named.
+    pub fn id_place(&self) -> Option<String> {
+        let kind = match self.place {
+            Place::Cookie => "cookie",
+            Place::Url => "query argument",
+        };
+        self.id.as_ref().map(|name| format!("{kind} {name}"))
+    }
+
     /// The field that has to be read.
     pub fn field(&self) -> Field {
         match self.place {

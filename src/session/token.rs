@@ -97,6 +97,15 @@ pub fn fragment(signature: &str) -> Option<String> {
     ((SHORTEST_FRAGMENT..FRAGMENT_CHARACTERS).contains(&sure.len()) && sure.chars().all(plain)).then(|| sure.to_owned())
 }
 
+/// The beginning of a token's last part, as far as a rule needs it, or all but its last character of a short one. None where
+/// it holds what is not base64url.
+pub fn beginning(signature: &str) -> Option<String> {
+    let signature = signature.trim_end_matches('=');
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+    let length = signature.len().saturating_sub(1).min(FRAGMENT_CHARACTERS);
+    (length >= SHORTEST_FRAGMENT && signature.bytes().all(plain)).then(|| signature[..length].to_owned())
+}
+
 /// The id that stands in where there is none: the first 32 hexadecimal digits of the value's SHA-256.
 pub fn derived_id(value: &str) -> String {
     Sha256::digest(value).iter().take(16).map(|byte| format!("{byte:02x}")).collect()

@@ -65,8 +65,8 @@ impl FolderSource {
         if entry.file_type()?.is_dir() {
             let path = entry.path();
             let below = path.strip_prefix(&self.root).ok().and_then(Path::to_str);
-            let period = below.and_then(names::period_of_folders);
-            if since.zip(period).is_none_or(|(since, period)| period.may_hold_since(since)) {
+            let may_hold = |since| names::folders_may_hold_since(below?, since);
+            if since.and_then(may_hold).unwrap_or(true) {
                 folders.push(path);
             }
             return Ok(None);

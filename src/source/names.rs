@@ -53,6 +53,10 @@ impl Period {
     }
 }
 
+/// How far a period of folders is stretched where it is asked what is too old: Firehose may have made them in another time
+/// zone.
+const FOLDER_SLACK: TimeDelta = TimeDelta::hours(14);
+
 /// The hour, or else the day, in a key: of the requests, or where Firehose made the folders of their arrival.
 pub fn period(key: &str) -> Option<Period> {
     let (folders, name) = key.rsplit_once('/').unwrap_or(("", key));
@@ -143,7 +147,11 @@ pub fn period_of_folders(folders: &str) -> Option<Period> {
 /// requests of `since` or later. None where the key's name does not show such a place.
 pub fn skip_to(key: &str, since: DateTime<Utc>) -> Option<String> {
     // The first hour of which an object may hold such requests: see may_hold_since.
-    let first = (since - TimeDelta::hours(2)).duration_trunc(TimeDelta::hours(1)).ok()? + TimeDelta::hours(1);
+    let first_hour = |since: DateTime<Utc>| {
+        let before = (since - TimeDelta::hours(2)).duration_trunc(TimeDelta::hours(1)).ok()?;
+        Some(before + TimeDelta::hours(1))
+    };
+    let (first, named) = (first_hour(since - FOLDER_SLACK)?, first_hour(since)?);
     let (folders, name) = key.rsplit_once('/').unwrap_or(("", key));
     let mut start = 0;
     let mut places = Vec::new();
@@ -182,7 +190,7 @@ pub fn skip_to(key: &str, since: DateTime<Utc>) -> Option<String> {
     }
     let (distribution, hour) = standard_name(name)?;
     let before = key.len() - name.len();
-    (hour < first).then(|| format!("{}{distribution}.{}", &key[..before], first.format("%Y-%m-%d-%H")))
+    (hour < named).then(|| format!("{}{distribution}.{}", &key[..before], named.format("%Y-%m-%d-%H")))
 }
 
 /// `YYYY-MM-DD` and perhaps the hour in `2026-11-20`, `2026-11-20-19`, `20261120` or `2026112019`.
@@ -206,7 +214,14 @@ fn hour_of(date: &str, hour: &str) -> Option<DateTime<Utc>> {
 /// Rows of the first minutes of the next hour do occur, so a period counts until an hour after its end. What arrived in an
 /// hour holds no later requests, so hours of arrival may be taken for hours of requests here.
 pub fn may_hold_since(key: &str, arrived_at: DateTime<Utc>, since: DateTime<Utc>) -> bool {
-    period(key).map_or(arrived_at >= since, |period| period.may_hold_since(since))
+    let (folders, name) = key.rsplit_once('/').unwrap_or(("", key));
+    let named = standard_name(name).map(|(_, hour)| Period::hour(hour).may_hold_since(since));
+    named.or_else(|| folders_may_hold_since(folders, since)).unwrap_or(arrived_at >= since)
+}
+
+/// Whether what lies below these folders can hold requests of `since` or later; none if they name no time.
+pub fn folders_may_hold_since(folders: &str, since: DateTime<Utc>) -> Option<bool> {
+    period_of_folders(folders).map(|period| period.may_hold_since(since - FOLDER_SLACK))
 }
 
 #[cfg(test)]
@@ -285,14 +300,15 @@ mod tests {
         let late = at("2026-11-21T00:00:00Z");
         assert!(may_hold_since("E2.2026-11-20-09.x.gz", since, since));
         assert!(!may_hold_since("E2.2026-11-20-08.x.gz", late, since));
-        assert!(!may_hold_since("year=2026/month=11/day=19/x.gz", late, since));
+        assert!(!may_hold_since("year=2026/month=11/day=18/x.gz", late, since));
+        assert!(may_hold_since("2026/11/19/20/rt-1-2026-11-19-20-00-00-x", late, since), "in Los Angeles");
         assert!(may_hold_since("other.gz", late, since));
         assert!(!may_hold_since("other.gz", since - TimeDelta::seconds(1), since));
     }
 
     #[test]
     fn a_listing_skips_what_is_too_old() {
-        // 2026-11-20 10:00: hours from 09 on may hold such requests.
+        // 2026-11-20 10:00: hours from 09 on may hold such requests; folders may be of another time zone.
         let since = at("2026-11-20T10:00:00Z");
         for (key, expected) in [
             ("logs/E2.2024-01-01-00.x.gz", Some("logs/E2.2026-11-20-09")),
@@ -300,12 +316,13 @@ mod tests {
             ("E2.2026-11-20-09.x.gz", None),
             ("year=2024/month=01/day=01/hour=00/x", Some("year=2026")),
             ("p/YEAR=2026/Month=10/day=31/hour=23/x", Some("p/YEAR=2026/Month=11")),
-            ("p/2026/11/20/08/x", Some("p/2026/11/20/09")),
+            ("p/2026/11/19/18/x", Some("p/2026/11/19/19")),
+            ("p/2026/11/19/19/x", None),
             ("p/2026/11/20/09/E2.2026-11-20-09.x.gz", None),
             ("p/2026/11/21/00/x", None),
-            ("dt=2026-11-19/hour=23/x", Some("dt=2026-11-20")),
-            ("dt=2026-11-20/hour=08/x", Some("dt=2026-11-20/hour=09")),
-            ("2026112008/x", Some("2026112009")),
+            ("dt=2026-11-18/hour=23/x", Some("dt=2026-11-19")),
+            ("dt=2026-11-19/hour=08/x", Some("dt=2026-11-19/hour=19")),
+            ("2026111908/x", Some("2026111919")),
             ("other/x", None),
         ] {
             assert_eq!(skip_to(key, since).as_deref(), expected, "{key}");

@@ -34,6 +34,17 @@ pub const RULE_PREFIX: &str = "streamwarden-";
 const MAX_ARGUMENT_NAME: usize = 30;
 const MAX_COOKIE_NAME: usize = 60;
 
+/// A character of base64url.
+const BASE64URL: &str = "[A-Za-z0-9_-]";
+
+/// The path up to a segment, as an expression.
+fn segments(number: usize) -> String {
+    match number {
+        1 => "^/".to_owned(),
+        number => format!("^(?:/[^/]*){{{}}}/", number - 1),
+    }
+}
+
 /// One credential of a session that is to be blocked or counted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
@@ -51,27 +62,51 @@ struct Form {
 
 impl Form {
     fn of(credential: &Credential) -> Form {
-        let (component, open, close) = match &credential.component {
-            Component::PathStart => (Component::Path, "^/(?:".to_owned(), r")\.".to_owned()),
+        let component = &credential.component;
+        let long = credential.text.len() >= FRAGMENT_CHARACTERS;
+        // What a credential is, and what has to stand before and behind it within its component.
+        let (inner, open, close) = match component {
+            Component::PathStart => return Form::new(Component::PathStart, "^/(?:", r")\."),
             // Players send it escaped as a rule; whether WAF unescapes an argument is not documented.
             Component::Cmcd => {
-                (Component::Cmcd, "(?:^|,|%2[Cc])sid(?:=|%3[Dd])(?:\"|%22)(?:".to_owned(), ")(?:\"|%22)".to_owned())
+                let open = "(?:^|,|%2[Cc])sid(?:=|%3[Dd])(?:\"|%22)(?:";
+                return Form::new(Component::Cmcd, open, ")(?:\"|%22)");
             }
-            Component::Word(class, component) => {
-                (component.as_ref().clone(), format!("(?:^|[^{class}])(?:"), format!(")(?:[^{class}]|$)"))
+            // The last part of a token: no dot behind it.
+            Component::Token(inner) => {
+                let close = if long { ")[^./%]*".to_owned() } else { format!("){BASE64URL}=*") };
+                (inner.as_ref(), r"(?:\.|%2[Ee])(?:".to_owned(), close)
             }
-            // Long enough to be found nowhere else.
-            component if credential.text.len() >= FRAGMENT_CHARACTERS => {
-                (component.clone(), "(?:".to_owned(), ")".to_owned())
+            Component::Whole(inner) => (inner.as_ref(), String::new(), String::new()),
+            Component::Word(class, inner) => {
+                (inner.as_ref(), format!("(?:^|[^{class}])(?:"), format!(")(?:[^{class}]|$)"))
             }
+            // A piece that is long enough to be found nowhere else.
+            inner if long => (inner, "(?:".to_owned(), ")".to_owned()),
             // All of a short signature but its last character.
-            component => (
-                component.clone(),
-                "(?:^|[^A-Za-z0-9_~-])(?:".to_owned(),
-                ")[A-Za-z0-9_~-]=*(?:[^A-Za-z0-9_~=-]|$)".to_owned(),
-            ),
+            inner => (inner, "^(?:".to_owned(), ")[A-Za-z0-9_~-]=*$".to_owned()),
         };
-        Form { component, open, close }
+        let (open, close) = match (component, inner) {
+            (Component::Whole(_), Component::Segment(number)) => {
+                (format!("{}(?:", segments(*number)), ")(?:/|$)".to_owned())
+            }
+            (Component::Whole(_), _) => ("^(?:".to_owned(), ")$".to_owned()),
+            (Component::Token(_), Component::Segment(number)) => {
+                (format!("{}[^/]*{open}", segments(*number)), format!("{close}(?:/|$)"))
+            }
+            (Component::Token(_), _) => (open, format!("{close}$")),
+            // Within the segment: what stands before and behind the word there is no slash.
+            (Component::Word(class, _), Component::Segment(number)) => {
+                (format!("{}(?:[^/]*[^/{class}])?(?:", segments(*number)), format!(")(?:[^/{class}][^/]*)?(?:/|$)"))
+            }
+            (_, Component::Segment(number)) => (format!("{}[^/]*{open}", segments(*number)), close),
+            _ => (open, close),
+        };
+        Form::new(inner.clone(), open, close)
+    }
+
+    fn new(component: Component, open: impl Into<String>, close: impl Into<String>) -> Form {
+        Form { component, open: open.into(), close: close.into() }
     }
 
     /// Statements that apply one pattern, WCUs of each.
@@ -186,7 +221,7 @@ fn rule_for(form: Form, group: &[&Target], mode: Mode) -> Option<PackedRule> {
     };
     // What a name is made of decides which rules stay as they are: the same for the same content, for ever.
     let component = match form.component {
-        Component::Path => String::new(),
+        Component::PathStart => String::new(),
         other => format!("{other}\n"),
     };
     let digest = Sha256::digest(format!("{}\n{component}{pattern}", mode.name()));
@@ -222,13 +257,11 @@ fn escape(text: &str) -> String {
 fn field_to_match(component: &Component) -> FieldToMatch {
     match component {
         Component::Query(name) if name.len() <= MAX_ARGUMENT_NAME => query_argument(name),
-        Component::Query(_) | Component::QueryString => {
-            FieldToMatch::builder().query_string(QueryString::builder().build()).build()
-        }
+        Component::Query(_) => FieldToMatch::builder().query_string(QueryString::builder().build()).build(),
         Component::Cookie(name) if name.len() <= MAX_COOKIE_NAME => cookie(name),
         Component::Cookie(_) => header("cookie"),
         Component::Header(name) => header(name),
-        Component::PathStart | Component::Path | Component::Cmcd | Component::Word(..) => uri_path(),
+        _ => uri_path(),
     }
 }
 
@@ -334,7 +367,7 @@ mod tests {
     }
 
     fn word(text: &str) -> Target {
-        with(Component::Word("0-9A-Z_a-z-".into(), Box::new(Component::QueryString)), text)
+        with(Component::Word("0-9A-Z_a-z-".into(), Box::new(Component::Query("u".into()))), text)
     }
 
     /// WAF's documented matching of the two statements that are made here, written anew.
@@ -399,12 +432,52 @@ mod tests {
 
     #[test]
     fn a_short_signature_is_closed_behind_its_last_character() {
-        let pattern = pattern_of(with(Component::Query("token".into()), "abcdefghijk"));
-        for text in ["h.p.abcdefghijkX", "abcdefghijk_", "h.p.abcdefghijk0="] {
+        let pattern = pattern_of(with(token(Component::Query("token".into())), "abcdefghijk"));
+        for text in ["h.p.abcdefghijkX", "h%2Ep%2Eabcdefghijk_", "h.p.abcdefghijk0="] {
             assert!(pattern.is_match(text), "{text}");
         }
-        for text in ["h.p.abcdefghijk", "h.p.abcdefghijkXY", "h.p.Xabcdefghijk0", "h.p.abcdefghijk==="] {
+        for text in ["h.p.abcdefghijk", "h.p.abcdefghijkXY", "h.p.Xabcdefghijk0", "h.abcdefghijk0.s"] {
             assert!(!pattern.is_match(text), "{text}");
+        }
+        let pattern = pattern_of(with(Component::Cookie("CloudFront-Signature".into()), "abcdefghijk"));
+        assert!(
+            pattern.is_match("abcdefghijk~")
+                && !pattern.is_match("abcdefghijkXY")
+                && !pattern.is_match("xabcdefghijk1")
+        );
+    }
+
+    fn token(component: Component) -> Component {
+        Component::Token(Box::new(component))
+    }
+
+    /// The header of tokens is the same for all viewers: a signature that looks like it must not match them.
+    #[test]
+    fn only_the_last_part_of_a_token_is_looked_at() {
+        let header = "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9";
+        let value = pattern_of(with(token(Component::Query("token".into())), &header[..22]));
+        assert!(value.is_match(&format!("{header}.e30.{header}")));
+        assert!(!value.is_match(&format!("{header}.{header}.c2lnbmF0dXJlc2lnbmF0dXJlc2ln")));
+        let segment = pattern_of(with(token(Component::Segment(2)), &header[..22]));
+        assert!(segment.is_match(&format!("/play/{header}.e30.{header}/live/a.b.ts")));
+        assert!(!segment.is_match(&format!("/play/{header}.{header}.c2lnbmF0dXJl/live/a.b.ts")));
+        assert!(!segment.is_match(&format!("/live/x.y/a.{header}")));
+    }
+
+    #[test]
+    fn an_id_in_the_path_is_looked_for_in_its_segment_only() {
+        let whole = |number| pattern_of(with(Component::Whole(Box::new(Component::Segment(number))), "100123"));
+        assert!(whole(2).is_match("/s/100123/live/a.ts") && whole(1).is_match("/100123"));
+        for path in ["/s/999999/live/seg_100123.ts", "/s/1001234/a.ts", "/100123/s/a.ts", "/s/x/100123/a.ts"] {
+            assert!(!whole(2).is_match(path), "{path}");
+        }
+        let component = Component::Word("0-9A-Z_a-z-".into(), Box::new(Component::Segment(2)));
+        let word = pattern_of(with(component, "100123"));
+        for path in ["/s/v=100123/a.ts", "/s/100123.x/a.ts", "/s/a.100123.b"] {
+            assert!(word.is_match(path), "{path}");
+        }
+        for path in ["/s/v=1001234/a.ts", "/s/x/100123.ts", "/100123.x/s/a.ts", "/s/a-100123/b"] {
+            assert!(!word.is_match(path), "{path}");
         }
     }
 
@@ -434,9 +507,9 @@ mod tests {
             shape,
             [
                 ("path-start", 1, STARTS_WITH_WCU),
-                ("[0-9A-Z_a-z-] in query-string", 1, 3),
                 ("query:token", 8, 3),
                 ("query:token", 1, 3),
+                ("[0-9A-Z_a-z-] in query:u", 1, 3),
                 ("cookie:token", 1, 3),
                 ("cmcd", 1, 6),
             ]

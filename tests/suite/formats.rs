@@ -271,12 +271,17 @@ fn refreshed_tokens_are_blocked_as_they_appear() {
         let rules = plan["rules"].as_array().unwrap().iter();
         rules.map(|rule| format!("{} {}", rule["component"], rule["pattern"])).collect::<Vec<_>>()
     };
+    let rule = |letters: &[&str]| {
+        let pieces: Vec<String> = letters.iter().map(|letter| letter.repeat(22)).collect();
+        let pattern = json!(format!(r"(?:\.|%2[Ee])(?:{})[^./%]*$", pieces.join("|")));
+        format!("\"token in query:token\" {pattern}")
+    };
     log("E1.2026-11-20-20.a.log", 10, 'a');
     assert_eq!(place.json(0, &["run", "--output", "json"])["revoked"], 1);
-    assert_eq!(patterns(), [format!("\"query:token\" \"(?:{})\"", "a".repeat(22))]);
+    assert_eq!(patterns(), [rule(&["a"])]);
     log("E1.2026-11-20-20.b.log", 20, 'b');
     place.json(0, &["run", "--output", "json"]);
-    assert_eq!(patterns(), [format!("\"query:token\" \"(?:{}|{})\"", "a".repeat(22), "b".repeat(22))]);
+    assert_eq!(patterns(), [rule(&["a", "b"])]);
 }
 
 /// Counts per session, network, country and user agent, by DuckDB from the same files.
@@ -458,4 +463,27 @@ fn a_leaked_stream_key_is_reported_and_blocks_nobody() {
         .collect();
     assert_eq!(found, framed);
     assert_eq!(replayed["revocations"], json!([]));
+}
+
+/// Two schemes at once: requests that merely name the id of a bound session neither save nor harm it.
+#[test]
+fn an_unbound_id_that_is_anothers_bound_one_changes_nothing() {
+    let named = |session: &str, time: &str, network: usize| {
+        format!(
+            "2026-11-20\t{time}\tFRA2\t50000\t203.0.113.{network}\tGET\td1.cloudfront.net\t/live/a/720p/s{network}.ts\t200\t-\tPlayer/{network}\tCMCD=sid%253D%2522{session}%2522\t-\tHit\t{session}-{network}\n"
+        )
+    };
+    let place = Place::new("");
+    configure(&place, "scheme = 'secure-media-delivery'\n[[session]]\nscheme = 'cmcd'", "");
+    // A pirate names his own session once without its token; a victim's is named from everywhere.
+    let mut lines = crate::support::shared("PirateSess01", 20, 10, 12);
+    lines.push(named("PirateSess01", "20:11:00", 1));
+    lines.push(crate::support::line("19:10:00", "198.18.9.9", "VictimSess01", 1, 200, "Player/1"));
+    lines.extend(
+        (1..60).flat_map(|network| (0..4).map(move |n| named("VictimSess01", &format!("20:1{n}:00"), network))),
+    );
+    place.write_log("E1.2026-11-20-20.aaaa.gz", &lines);
+    place.json(0, &["run", "--output", "json"]);
+    let blocked = place.query("SELECT session_id FROM active_revocations");
+    assert_eq!(blocked, [json!({"session_id": "PirateSess01"})]);
 }

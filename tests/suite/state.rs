@@ -179,7 +179,7 @@ fn many_small_batches_are_folded_and_old_hours_dropped() {
     assert!(place.path("state/vacuumed").exists());
 
     // Three days later the hour is dropped; the ledger and the history stay, and nothing is read again.
-    let later = place.json(0, &["run", "--now", "2026-11-23T22:00:00Z", "--output", "json"]);
+    let later = place.json(3, &["run", "--now", "2026-11-23T22:00:00Z", "--output", "json"]);
     assert_eq!(later["objects"]["ingested"], 0);
     assert_eq!(place.query("SELECT * FROM activity"), Vec::<Value>::new());
     assert_eq!(place.query("SELECT COUNT(*) AS n FROM objects"), [json!({"n": 19})]);
