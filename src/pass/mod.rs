@@ -10,7 +10,7 @@ use chrono::{DateTime, Utc};
 use datafusion::prelude::SessionContext;
 use serde::{Deserialize, Serialize};
 
-use crate::config::Config;
+use crate::config::{Config, ConfigError};
 use crate::decide::Policy;
 use crate::detect::file::Detector;
 use crate::detect::{Detection, catalog, detect};
@@ -87,6 +87,19 @@ impl Warden {
     pub async fn new(config: Config) -> anyhow::Result<Warden> {
         let engine = Engine::new(&config.engine)?;
         let detectors = catalog::load(&config, &engine).await?;
+        for detector in &detectors {
+            if detector.window > config.activity_retention {
+                return Err(ConfigError::Value {
+                    path: config.path.clone(),
+                    key: "state.activity_retention".to_owned(),
+                    message: format!(
+                        "{} is less than the window of {}, {}",
+                        config.activity_retention, detector.name, detector.window
+                    ),
+                }
+                .into());
+            }
+        }
         let context = ReadContext {
             sessions: config.sessions.clone().into(),
             geo: Arc::new(Geo::open(&config.geoip)?),

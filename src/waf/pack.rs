@@ -551,6 +551,33 @@ mod tests {
             }
         }
 
+        /// The same for ids in a segment, an argument and CMCD, as they are and escaped.
+        #[test]
+        fn exact_elsewhere(ids in proptest::collection::btree_set("[A-Ca-c0-1_~!$*+,;=:@-]{6,10}", 1..24), split in 0usize..24) {
+            let ids: Vec<String> = ids.into_iter().collect();
+            let split = split.min(ids.len());
+            let class = crate::session::Grammar::new(6, 10, "A-Za-z0-9_~!$*+,;=:@-").unwrap().class();
+            let segment = || Box::new(Component::Segment(2));
+            type Sent = fn(&str) -> String;
+            let places: [(Component, Sent); 5] = [
+                (Component::Whole(segment()), |id| format!("/s/{id}/live/a.ts")),
+                (Component::Word(class.clone(), segment()), |id| format!("/s/u.{id}.x/live/a.ts")),
+                (Component::Whole(Box::new(Component::Query("u".into()))), str::to_owned),
+                (Component::Word(class, Box::new(Component::Query("u".into()))), |id| format!("({id})")),
+                (Component::Cmcd, |id| format!("bl%3D1%2Csid%3D%22{id}%22%2Cst%3Dv")),
+            ];
+            for (component, sent) in places {
+                let targets: Vec<Target> = ids[..split].iter().map(|id| with(component.clone(), id)).collect();
+                let packed = pack(&targets, Mode::Enforce, 5_000);
+                prop_assert!(packed.left_out.is_empty());
+                let patterns: Vec<Regex> = packed.rules.iter().map(|rule| Regex::new(&rule.pattern).unwrap()).collect();
+                for (index, id) in ids.iter().enumerate() {
+                    let matched = patterns.iter().any(|pattern| pattern.is_match(&sent(id)));
+                    prop_assert_eq!(matched, index < split, "{} in {}", id, component);
+                }
+            }
+        }
+
         /// Within the documented limits, independent of order, and named by content.
         #[test]
         fn lawful_and_stable(ids in proptest::collection::vec("[A-Za-z0-9_-]{6,200}", 0..80), room in 0u64..60) {

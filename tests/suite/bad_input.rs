@@ -267,3 +267,65 @@ fn what_an_attacker_writes_reaches_no_terminal_and_no_query() {
         assert!(output.stdout.contains("DROP TABLE"), "kept as what it is: text");
     }
 }
+
+/// What should not be there at all: each is set aside with its reason, or its bad lines are counted, in bounded memory.
+#[test]
+fn hostile_and_foreign_objects_are_set_aside_and_the_rest_is_read() {
+    let place = Place::new("");
+    let logs = place.path("logs");
+    place.write_log("E1.2026-11-20-20.good.gz", &shared("SharedSess01", 20, 10, 12));
+    let gzip = |bytes: &[u8]| {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+        encoder.write_all(bytes).unwrap();
+        encoder.finish().unwrap()
+    };
+    let header = "#Fields: date time c-ip cs-uri-stem sc-status\n";
+    let good = "2026-11-20\t20:00:01\t198.18.0.1\t/a\t200\n";
+    let long = [header.as_bytes(), good.as_bytes(), &vec![b'x'; 100_000_000], b"\n", good.as_bytes()].concat();
+    let bomb = gzip(&vec![b'\n'; 1 << 20]).repeat(600);
+    let odd_bytes =
+        [header.as_bytes(), good.as_bytes(), b"2026-11-20\t20:00:0\0\t\xff\xfe\t/\xc3\t200\n\0\0\0\n", good.as_bytes()]
+            .concat();
+    let foreign_json = br#"{"Records":[{"eventVersion":"1.08","eventTime":"2026-11-20T19:00:01Z"}]}"#;
+    let access_log =
+        b"79a59df900b949e55d96a1e698fbaced bucket [20/Nov/2026:20:00:38 +0000] 192.0.2.3 - REST.GET.OBJECT a.ts\n";
+    for (name, bytes) in [
+        ("long.gz", gzip(&long)),
+        ("bomb.gz", bomb),
+        ("odd.log", odd_bytes),
+        ("trail.json.gz", gzip(foreign_json)),
+        ("server-access.log", access_log.to_vec()),
+        ("columns.parquet", foreign_parquet()),
+        ("nothing", Vec::new()),
+    ] {
+        fs::write(logs.join(name), bytes).unwrap();
+    }
+    let summary = place.json(3, &["run", "--output", "json"]);
+    assert_eq!(summary["objects"], json!({"listed": 8, "ingested": 3, "duplicate": 0, "quarantined": 5}), "{summary}");
+    assert_eq!((&summary["rows"]["read"], &summary["rows"]["rejected"]), (&json!(48 + 2 + 2), &json!(1 + 2)));
+    assert_eq!(summary["revoked"], 1);
+    let reasons = place.query("SELECT key, reason FROM objects WHERE status = 'quarantined' OR rejected_rows > 0");
+    for (key, part) in [
+        ("bomb.gz", "not a log"),
+        ("trail.json.gz", "JSON, but not of CloudFront"),
+        ("server-access.log", "no CloudFront log"),
+        ("columns.parquet", "cs-uri-stem, sc-status, c-ip"),
+        ("nothing", "neither a line of field names nor a record"),
+        ("long.gz", "line 3: longer than 1 MiB"),
+        ("odd.log", "not UTF-8"),
+    ] {
+        let row = reasons.iter().find(|row| row["key"] == key).unwrap_or_else(|| panic!("{key}: {reasons:?}"));
+        assert!(row["reason"].as_str().unwrap().contains(part), "{row}");
+    }
+}
+
+/// A table of somebody else's.
+fn foreign_parquet() -> Vec<u8> {
+    use arrow::array::{ArrayRef, StringArray};
+    let dates: ArrayRef = std::sync::Arc::new(StringArray::from(vec!["2026-11-20"]));
+    let times: ArrayRef = std::sync::Arc::new(StringArray::from(vec!["20:00:00"]));
+    let batch = arrow::record_batch::RecordBatch::try_from_iter([("date", dates), ("time", times)]).unwrap();
+    let mut writer = parquet::arrow::ArrowWriter::try_new(Vec::new(), batch.schema(), None).unwrap();
+    writer.write(&batch).unwrap();
+    writer.into_inner().unwrap()
+}

@@ -1,8 +1,9 @@
 //! The main job on the fixtures, and that doing it again does nothing.
 
 use std::fs;
-use std::time::Instant;
+use std::time::Duration;
 
+use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde_json::{Value, json};
@@ -129,26 +130,73 @@ fn a_batch_whose_object_changed_meanwhile_is_finished_without_it_and_says_so() {
     place.json(0, &["run", "--output", "json"]);
 }
 
-#[test]
-fn killed_at_any_instant_and_run_again_the_tables_are_as_if_it_had_not_been() {
-    let undisturbed = Place::with_fixtures("");
-    let started = Instant::now();
-    undisturbed.json(0, &["run", "--output", "json"]);
-    let whole = started.elapsed();
-    let seed = std::env::var("KILL_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(rand::random::<u64>);
-    println!("KILL_SEED={seed}");
-    let mut random = ChaCha8Rng::seed_from_u64(seed);
+/// A random number generator whose seed is printed and can be given.
+pub fn seeded(name: &str) -> ChaCha8Rng {
+    let seed = std::env::var(name).ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(rand::random::<u64>);
+    println!("{name}={seed}");
+    ChaCha8Rng::seed_from_u64(seed)
+}
 
-    let place = Place::with_fixtures("");
-    for _ in 0..8 {
-        let mut run = place.command(&["run"]).spawn().unwrap();
-        std::thread::sleep(whole.mul_f64(random.random_range(0.02..1.1)));
+/// The fixtures, some of them twice under other names, and broken ones: name and bytes.
+pub fn many_objects() -> Vec<(String, Vec<u8>)> {
+    let mut objects = Vec::new();
+    for (number, object) in fs::read_dir(fixtures().join("standard")).unwrap().enumerate() {
+        let path = object.unwrap().path();
+        let (name, bytes) = (path.file_name().unwrap().to_str().unwrap().to_owned(), fs::read(&path).unwrap());
+        if number % 5 == 0 {
+            objects.push((format!("{}.again.gz", name.trim_end_matches(".gz")), bytes.clone()));
+            objects.push((format!("{}.cut.gz", name.trim_end_matches(".gz")), bytes[..bytes.len() / 2].to_vec()));
+        }
+        objects.push((name, bytes));
+    }
+    objects.sort();
+    objects
+}
+
+/// Runs that are killed at random instants while objects arrive in any order, and one at the end that is not.
+/// `KILL_ROUNDS` makes it more than a few.
+pub async fn kill_runs(
+    place: &Place,
+    random: &mut ChaCha8Rng,
+    longest_ms: u64,
+    mut arrives: impl AsyncFnMut(&str, &[u8]),
+) {
+    let rounds = std::env::var("KILL_ROUNDS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(6);
+    let mut waiting = many_objects();
+    waiting.shuffle(random);
+    for round in 0..rounds {
+        for (name, bytes) in waiting.split_off(waiting.len() * (rounds - 1 - round) / rounds) {
+            arrives(&name, &bytes).await;
+        }
+        let mut run = place.command(&["run", "--wait"]).spawn().unwrap();
+        tokio::time::sleep(Duration::from_millis(random.random_range(50..longest_ms))).await;
         let _ = run.kill();
         run.wait().unwrap();
     }
-    place.json(0, &["run", "--output", "json"]);
-    assert_eq!(picture(&place), picture(&undisturbed));
+    let code = place.run(&["run", "--wait"]).code;
+    assert!(matches!(code, 0 | 3), "{code}");
+}
+
+/// What a run over all of it at once, undisturbed, comes to.
+pub fn undisturbed() -> Vec<Value> {
+    let place = Place::new("");
+    for (name, bytes) in many_objects() {
+        fs::write(place.path("logs").join(name), bytes).unwrap();
+    }
+    place.json(3, &["run", "--output", "json"]);
+    picture(&place)
+}
+
+#[tokio::test]
+async fn killed_at_any_instant_and_run_again_the_tables_are_as_if_it_had_not_been() {
+    let place = Place::new("");
+    let logs = place.path("logs");
+    kill_runs(&place, &mut seeded("KILL_SEED"), 4_000, async |name, bytes| fs::write(logs.join(name), bytes).unwrap())
+        .await;
+    assert_eq!(picture(&place), undisturbed());
     assert_eq!(place.query("SELECT COUNT(*) AS n FROM revocations WHERE event = 'revoked'"), [json!({"n": 8})]);
+    let ingested = place.query("SELECT COUNT(*) AS n FROM objects WHERE status = 'ingested'");
+    assert_eq!(ingested, [json!({"n": 35})]);
 }
 
 #[test]

@@ -2,15 +2,13 @@
 
 use std::fs;
 use std::process::Child;
-use std::time::Duration;
 
 use aws_sdk_s3::primitives::ByteStream;
-use rand::{Rng, SeedableRng};
-use rand_chacha::ChaCha8Rng;
+use rand::Rng;
 use serde_json::{Value, json};
 
 use crate::aws::s3;
-use crate::once::picture;
+use crate::once::{kill_runs, picture, seeded, undisturbed};
 use crate::support::servers::{AwsServer, FaultyProxy};
 use crate::support::{Place, fixtures, line, shared};
 
@@ -77,35 +75,31 @@ fn of_two_runs_at_once_one_works() {
 
 #[tokio::test]
 async fn of_two_machines_at_once_one_works_and_a_dead_one_is_made_up_for() {
-    let undisturbed = Place::with_fixtures("");
-    undisturbed.json(0, &["run", "--output", "json"]);
     let server = AwsServer::start();
     let place = in_s3(&server).await;
     assert_eq!(finish_both([start(&place), start(&place)]), 1);
 
-    let seed = std::env::var("KILL_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(rand::random::<u64>);
-    println!("KILL_SEED={seed}");
-    let mut random = ChaCha8Rng::seed_from_u64(seed);
-    s3(&server).create_bucket().bucket("second").send().await.unwrap();
+    // The lock of the dead is taken over once its time is over; the logs are in S3, too.
+    let client = s3(&server);
+    client.create_bucket().bucket("logs").send().await.unwrap();
+    let place = Place::with_logs("s3://logs", "").with_env(server.env());
+    move_state(&place);
     let config = fs::read_to_string(place.path("streamwarden.toml")).unwrap();
-    fs::write(place.path("streamwarden.toml"), config.replace("s3://state/warden", "s3://second")).unwrap();
-    for _ in 0..5 {
-        let mut run = place.command(&["run", "--wait"]).spawn().unwrap();
-        tokio::time::sleep(Duration::from_millis(random.random_range(100..9_000))).await;
-        let _ = run.kill();
-        run.wait().unwrap();
-    }
-    // The lock of the dead is taken over once its time is over.
-    place.json(0, &["run", "--wait", "--output", "json"]);
-    assert_eq!(picture(&place), picture(&undisturbed));
+    fs::write(place.path("streamwarden.toml"), config.replace("s3://state/warden", "s3://state/second")).unwrap();
+    kill_runs(&place, &mut seeded("KILL_SEED"), 9_000, async |name, bytes| {
+        let body = ByteStream::from(bytes.to_vec());
+        client.put_object().bucket("logs").key(name).body(body).send().await.unwrap();
+    })
+    .await;
+    assert_eq!(picture(&place), undisturbed());
     assert_eq!(place.query("SELECT COUNT(*) AS n FROM revocations WHERE event = 'revoked'"), [json!({"n": 8})]);
 }
 
 /// Throttling, errors, resets, bodies that break off, for logs and state alike.
 #[tokio::test]
 async fn a_bad_day_of_s3_loses_and_doubles_nothing() {
-    let undisturbed = Place::with_fixtures("");
-    undisturbed.json(0, &["run", "--output", "json"]);
+    let folder = Place::with_fixtures("");
+    folder.json(0, &["run", "--output", "json"]);
     let server = AwsServer::start();
     let client = s3(&server);
     client.create_bucket().bucket("logs").send().await.unwrap();
@@ -116,9 +110,7 @@ async fn a_bad_day_of_s3_loses_and_doubles_nothing() {
         let body = ByteStream::from_path(&path).await.unwrap();
         client.put_object().bucket("logs").key(name).body(body).send().await.unwrap();
     }
-    let seed = std::env::var("FAULT_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(rand::random::<u64>);
-    println!("FAULT_SEED={seed}");
-    let proxy = FaultyProxy::start(&server, seed, 15);
+    let proxy = FaultyProxy::start(&server, seeded("FAULT_SEED").random(), 15);
     let place = Place::with_logs("s3://logs", "").with_env(proxy.env());
     move_state(&place);
     let mut codes = Vec::new();
@@ -132,7 +124,7 @@ async fn a_bad_day_of_s3_loses_and_doubles_nothing() {
     let calm = Place::with_logs("s3://logs", "").with_env(server.env());
     move_state(&calm);
     calm.json(0, &["run", "--wait", "--output", "json"]);
-    assert_eq!(picture(&calm), picture(&undisturbed), "{codes:?}");
+    assert_eq!(picture(&calm), picture(&folder), "{codes:?}");
     assert_eq!(
         calm.query("SELECT status, COUNT(*) AS n FROM objects GROUP BY status"),
         [json!({"status": "ingested", "n": 35})]
