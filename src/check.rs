@@ -120,7 +120,7 @@ pub async fn check(warden: &Warden, now: DateTime<Utc>) -> anyhow::Result<Checke
     let mut read = Vec::new();
     for (logs, newest) in checked.logs.iter_mut().zip(objects) {
         for object in newest {
-            if facts.rows >= REQUESTS {
+            if facts.counts.rows >= REQUESTS {
                 break;
             }
             match rows_of(&object, &warden.context, schema.clone()).await {
@@ -134,13 +134,13 @@ pub async fn check(warden: &Warden, now: DateTime<Utc>) -> anyhow::Result<Checke
             }
         }
     }
-    (checked.requests, checked.accepted) = (facts.rows, facts.accepted);
+    (checked.requests, checked.accepted) = (facts.counts.rows, facts.counts.accepted);
 
     let named: Vec<Scheme> = config.sessions.clone();
     let others = Scheme::without_keys();
     let others = others.into_iter().filter(|other| named.iter().all(|scheme| scheme.name() != other.name()));
     for (scheme, configured) in named.iter().cloned().map(|s| (s, true)).chain(others.map(|s| (s, false))) {
-        let found = scheme_facts(warden, &read, scheme, configured, facts.accepted).await?;
+        let found = scheme_facts(warden, &read, scheme, configured, facts.counts.accepted).await?;
         if configured || found.requests > 0 {
             checked.schemes.push(found);
         }
@@ -193,14 +193,14 @@ fn more_notices(checked: &Checked, facts: &Facts, config: &Config) -> Vec<Notice
             ));
         }
     }
-    if facts.rows > 0 && !facts.seen.has(Field::UserAgent) {
+    if facts.counts.rows > 0 && !facts.seen.has(Field::UserAgent) {
         notices.push(Notice::hint(
             "no request has a user agent, so many_user_agents finds nothing",
             "add the field cs(User-Agent) to the logs",
         ));
     }
     for scheme in &checked.schemes {
-        if scheme.configured && scheme.requests == 0 && facts.accepted > 0 {
+        if scheme.configured && scheme.requests == 0 && facts.counts.accepted > 0 {
             notices.push(Notice::problem(
                 format!("no accepted request has a session id under the scheme {}", scheme.scheme),
                 "look at the keys of this [[session]], and at min_length, max_length and alphabet",
@@ -231,7 +231,7 @@ impl CheckedLogs {
     fn take(&mut self, report: &ObjectReport) {
         *self.formats.entry(report.format.map_or("none", LogFormat::name)).or_default() += 1;
         self.fields.extend(report.fields.iter().cloned());
-        self.rows += report.rows;
+        self.rows += report.counts.rows;
         self.rejected += report.rejected;
         self.rejected_examples.extend(report.rejected_examples.iter().cloned());
         self.rejected_examples.truncate(3);

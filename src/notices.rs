@@ -6,33 +6,21 @@ use serde::Serialize;
 
 use crate::config::{Config, LogFormat, Mode};
 use crate::detect::file::Detector;
-use crate::logs::ObjectReport;
 use crate::logs::fields::{Field, FieldSet, REALTIME_COLUMNS};
+use crate::logs::{Counts, ObjectReport};
 use crate::session::Scheme;
 
 /// What was read, as far as notices follow from it.
 #[derive(Clone, Debug, Default)]
 pub struct Facts {
-    pub rows: u64,
-    pub accepted: u64,
-    pub without_session: u64,
-    pub without_country: u64,
-    pub without_asn: u64,
-    pub unbound: u64,
-    pub derived: u64,
+    pub counts: Counts,
     pub seen: FieldSet,
     pub formats: BTreeSet<LogFormat>,
 }
 
 impl Facts {
     pub fn add(&mut self, report: &ObjectReport) {
-        self.rows += report.rows;
-        self.accepted += report.accepted;
-        self.without_session += report.without_session;
-        self.without_country += report.without_country;
-        self.without_asn += report.without_asn;
-        self.unbound += report.unbound;
-        self.derived += report.derived;
+        self.counts += report.counts;
         self.seen = self.seen.and(report.seen);
         self.formats.extend(report.format);
     }
@@ -72,7 +60,8 @@ const MANY_WITHOUT_SESSION: u64 = 200;
 /// What follows from the facts.
 pub fn notices(facts: &Facts, config: &Config, detectors: &[Detector]) -> Vec<Notice> {
     let mut notices = order_of_fields(config);
-    if facts.rows == 0 {
+    let counts = &facts.counts;
+    if counts.rows == 0 {
         return notices;
     }
     let looked_at = |field| config.sessions.iter().any(|scheme| scheme.fields().has(field));
@@ -97,21 +86,21 @@ pub fn notices(facts: &Facts, config: &Config, detectors: &[Detector]) -> Vec<No
             "add the field cs-uri-query to the logs, if it is not there; else look at that [[session]]",
         ));
     }
-    if facts.rows == facts.without_session && facts.accepted >= MANY_WITHOUT_SESSION {
+    if counts.rows == counts.without_session && counts.accepted >= MANY_WITHOUT_SESSION {
         notices.push(Notice::problem(
-            format!("none of {} requests has a session id under any [[session]]", facts.rows),
+            format!("none of {} requests has a session id under any [[session]]", counts.rows),
             "look at the [[session]] entries (`streamwarden check`): which scheme do the tokens follow, are names and numbers right? \
              Logs that were read with a wrong entry are not read again: mend it, and begin with a new place in [state] location",
         ));
     }
-    if facts.unbound > 0 && !config.guard.enforce_unbound {
+    if counts.unbound > 0 && !config.guard.enforce_unbound {
         notices.push(Notice::hint(
-            format!("{} of {} accepted requests have a session id that the viewer can choose", facts.unbound, facts.accepted),
+            format!("{} of {} accepted requests have a session id that the viewer can choose", counts.unbound, counts.accepted),
             "put the id under the token's signature; until then such sessions are recorded and not blocked (guard.enforce_unbound)",
         ));
     }
-    if facts.derived > 0 && !config.guard.enforce_derived {
-        let what = format!("{} of {} accepted requests have no session id", facts.derived, facts.accepted);
+    if counts.derived > 0 && !config.guard.enforce_derived {
+        let what = format!("{} of {} accepted requests have no session id", counts.derived, counts.accepted);
         let missing: Vec<String> = config.sessions.iter().filter_map(Scheme::id_place).collect();
         notices.push(match missing.is_empty() {
             true => Notice::hint(
@@ -125,13 +114,13 @@ pub fn notices(facts: &Facts, config: &Config, detectors: &[Detector]) -> Vec<No
         });
     }
     let is_on = |name: &str| detectors.iter().any(|detector| detector.name == name && detector.mode > Mode::Off);
-    if is_on("many_countries") && facts.accepted > 0 && facts.without_country == facts.accepted {
+    if is_on("many_countries") && counts.accepted > 0 && counts.without_country == counts.accepted {
         notices.push(Notice::hint(
             "no request has a country, so many_countries finds nothing",
             "name a MaxMind-format file of countries in [geoip], or add the field c-country to the logs",
         ));
     }
-    if is_on("many_ips") && facts.accepted > 0 && facts.without_asn == facts.accepted {
+    if is_on("many_ips") && counts.accepted > 0 && counts.without_asn == counts.accepted {
         notices.push(Notice::hint(
             "no request has an autonomous system, so many_ips is never strong",
             "name a MaxMind-format file of autonomous systems in [geoip], or add the field asn to the logs",
@@ -165,8 +154,13 @@ mod tests {
     }
 
     fn said(facts: Facts, session: &str) -> String {
-        let notices = notices(&Facts { rows: 10, accepted: 8, ..facts }, &config(session), &[]);
+        let counts = Counts { rows: 10, accepted: 8, ..facts.counts };
+        let notices = notices(&Facts { counts, ..facts }, &config(session), &[]);
         notices.iter().map(|notice| notice.what.as_str()).collect::<Vec<_>>().join("\n")
+    }
+
+    fn of(counts: Counts) -> Facts {
+        Facts { counts, ..Facts::default() }
     }
 
     #[test]
@@ -178,13 +172,15 @@ mod tests {
         assert!(said(Facts::default(), "scheme = 'signed-url'").contains("query"));
         let path = "scheme = 'secure-media-delivery'";
         assert_eq!(said(Facts::default(), path), "");
-        assert_eq!(said(Facts { without_session: 10, ..Facts::default() }, path), "", "a quiet minute");
-        let many = Facts { rows: 300, accepted: 300, without_session: 300, ..Facts::default() };
+        assert_eq!(said(of(Counts { without_session: 10, ..Counts::default() }), path), "", "a quiet minute");
+        let many = of(Counts { rows: 300, accepted: 300, without_session: 300, ..Counts::default() });
         assert_eq!(notices(&many, &config(path), &[])[0].severity, Severity::Problem);
-        assert!(said(Facts { unbound: 5, ..Facts::default() }, path).contains("5 of 8 accepted"));
-        assert!(said(Facts { derived: 8, ..Facts::default() }, path).contains("8 of 8 accepted"));
+        assert!(said(of(Counts { unbound: 5, ..Counts::default() }), path).contains("5 of 8 accepted"));
+        assert!(said(of(Counts { derived: 8, ..Counts::default() }), path).contains("8 of 8 accepted"));
         let named = "scheme = 'signed-url'\nquery = 'sid'";
-        assert!(said(Facts { derived: 8, ..Facts::default() }, named).contains("they lack the query argument sid"));
+        assert!(
+            said(of(Counts { derived: 8, ..Counts::default() }), named).contains("they lack the query argument sid")
+        );
         assert!(notices(&Facts::default(), &config(cookie), &[]).is_empty(), "nothing is known of nothing");
     }
 }

@@ -1,18 +1,27 @@
 //! The ledger: which log objects were looked at, and what became of them.
 
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
-use chrono::{DateTime, Utc};
+use arrow::array::{Array, AsArray};
+use arrow::datatypes::{DataType, Int64Type};
+use chrono::{DateTime, TimeDelta, Utc};
 use datafusion::common::ScalarValue;
 use datafusion::prelude::SessionContext;
+use futures::TryStreamExt;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 use crate::config::LogFormat;
-use crate::engine::{EngineError, Sql, fetch, sql};
+use crate::engine::{EngineError, Sql, fetch, prepare, query_error, sql, timestamp};
 use crate::logs::ObjectReport;
+use crate::rows::conform;
+use crate::schema::Table;
 use crate::source::ObjectMeta;
 
 const LEDGER: Sql = sql!("engine/ledger.sql");
+const DIGESTS: Sql = sql!("engine/digests.sql");
 const BATCH_OBJECTS: Sql = sql!("engine/batch_objects.sql");
 const LAST_BATCH: Sql = sql!("engine/last_batch.sql");
 
@@ -72,7 +81,7 @@ impl LedgerRow {
             arrived_at: meta.arrived_at,
             first_time: report.first_time,
             last_time: report.last_time,
-            rows: report.rows,
+            rows: report.counts.rows,
             rejected_rows: report.rejected,
             status: verdict.status,
             reason: verdict.reason.or(examples),
@@ -82,61 +91,125 @@ impl LedgerRow {
     }
 }
 
-/// What the ledger knows, as far as new objects are judged by it.
+/// What the ledger knows, as far as new objects are judged by it: some fifty bytes an object.
 #[derive(Default)]
 pub struct Ledger {
-    /// Versions that were looked at, by location and key.
-    versions: HashMap<(String, String), HashSet<String>>,
+    /// Versions that were looked at.
+    versions: HashSet<Id>,
     /// Digest of what was ingested under a name.
-    ingested: HashMap<(String, String), String>,
+    ingested: HashMap<Id, Id>,
     /// Digests of everything that was ingested.
-    digests: HashSet<String>,
+    digests: HashSet<Id>,
 }
 
-#[derive(Deserialize)]
-struct Known {
-    location: String,
-    key: String,
-    etag: String,
-    digest: Option<String>,
+/// Texts, by the first half of their SHA-256: two that are alike do not occur.
+type Id = [u8; 16];
+
+fn id(texts: &[&str]) -> Id {
+    let mut digest = Sha256::new();
+    for text in texts {
+        digest.update((text.len() as u64).to_be_bytes());
+        digest.update(text);
+    }
+    digest.finalize()[..16].try_into().expect("a digest has 32 bytes")
+}
+
+/// The last word on a version.
+struct Word {
+    /// The later batch counts, and within a batch what is not `ingested`: it says that the rows are lost.
+    order: (i64, bool),
     status: Status,
+    name: Id,
+    digest: Option<Id>,
 }
 
 impl Ledger {
-    /// Reads the ledger. With `retry_quarantined` the objects that were set aside are not known.
-    pub async fn load(session: &SessionContext, retry_quarantined: bool) -> Result<Ledger, EngineError> {
-        let mut ledger = Ledger::default();
-        for known in fetch::<Known>(session, LEDGER, vec![]).await? {
-            if known.status == Status::Quarantined && retry_quarantined {
-                continue;
+    /// Reads what the ledger has on objects that can hold requests of `since` or later. With `retry_quarantined` the objects
+    /// that were set aside are not known.
+    pub async fn load(
+        session: &SessionContext,
+        retry_quarantined: bool,
+        since: Option<DateTime<Utc>>,
+    ) -> Result<Ledger, EngineError> {
+        let failed = |error| query_error(LEDGER, error);
+        let mut words: HashMap<Id, Word> = HashMap::new();
+        // A day and more on the safe side: keys may name other hours than their requests have. One that is not known here
+        // and should be is read again, and its bytes are known.
+        let from = since.map_or(DateTime::UNIX_EPOCH, |since| since - TimeDelta::days(2));
+        let parameters = vec![("from", timestamp(from))];
+        let mut rows = prepare(session, LEDGER, parameters).await?.execute_stream().await.map_err(failed)?;
+        let stored = Table::Objects.schema().stored();
+        while let Some(batch) = rows.try_next().await.map_err(failed)? {
+            let columns: Vec<usize> =
+                batch.schema().fields().iter().filter_map(|f| stored.index_of(f.name()).ok()).collect();
+            let schema = Arc::new(stored.project(&columns).expect("the places are those of its fields"));
+            let batch = conform(&batch, &schema).map_err(|message| EngineError::Rows { file: LEDGER.file, message })?;
+            let text = |column: usize| batch.column(column).as_string::<i32>();
+            let (locations, keys, etags, digests, statuses) = (text(0), text(1), text(2), text(3), text(4));
+            let batches = batch.column(5).as_primitive::<Int64Type>();
+            for row in 0..batch.num_rows() {
+                let status = match statuses.value(row) {
+                    "ingested" => Status::Ingested,
+                    "duplicate" => Status::Duplicate,
+                    _ => Status::Quarantined,
+                };
+                let (location, key) = (locations.value(row), keys.value(row));
+                let word = Word {
+                    order: (batches.value(row), status != Status::Ingested),
+                    status,
+                    name: id(&[location, key]),
+                    digest: digests.is_valid(row).then(|| id(&[digests.value(row)])),
+                };
+                match words.entry(id(&[location, key, etags.value(row)])) {
+                    Entry::Occupied(mut known) if known.get().order < word.order => drop(known.insert(word)),
+                    Entry::Occupied(_) => {}
+                    Entry::Vacant(place) => drop(place.insert(word)),
+                }
             }
-            ledger.insert(known);
+        }
+        let mut ledger = Ledger::default();
+        for (version, word) in words {
+            if word.status != Status::Quarantined || !retry_quarantined {
+                ledger.insert(version, word.name, word.digest, word.status);
+            }
         }
         Ok(ledger)
     }
 
-    fn insert(&mut self, known: Known) {
-        let name = (known.location, known.key);
-        self.versions.entry(name.clone()).or_default().insert(known.etag);
-        if let (Status::Ingested, Some(digest)) = (known.status, known.digest) {
-            self.digests.insert(digest.clone());
+    /// Reads the digests of everything that was ingested: what new objects are compared with.
+    pub async fn load_digests(&mut self, session: &SessionContext) -> Result<(), EngineError> {
+        let failed = |error| query_error(DIGESTS, error);
+        let mut rows = prepare(session, DIGESTS, vec![]).await?.execute_stream().await.map_err(failed)?;
+        while let Some(batch) = rows.try_next().await.map_err(failed)? {
+            let digests =
+                arrow::compute::cast(batch.column(0), &DataType::Utf8).map_err(|error| failed(error.into()))?;
+            self.digests.extend(digests.as_string::<i32>().iter().flatten().map(|digest| id(&[digest])));
+        }
+        Ok(())
+    }
+
+    fn insert(&mut self, version: Id, name: Id, digest: Option<Id>, status: Status) {
+        self.versions.insert(version);
+        if let (Status::Ingested, Some(digest)) = (status, digest) {
+            self.digests.insert(digest);
             self.ingested.insert(name, digest);
         }
     }
 
     /// Whether this version of the object was looked at.
     pub fn knows(&self, location: &str, meta: &ObjectMeta) -> bool {
-        self.versions.get(&(location.to_owned(), meta.key.clone())).is_some_and(|etags| etags.contains(&meta.etag))
+        self.versions.contains(&id(&[location, &meta.key, &meta.etag]))
     }
 
     /// What to do with an object that was read to its end.
     pub fn judge(&self, location: &str, meta: &ObjectMeta, report: &ObjectReport) -> Verdict {
         let duplicate = |reason: &str| Verdict { status: Status::Duplicate, reason: Some(reason.to_owned()) };
-        match self.ingested.get(&(location.to_owned(), meta.key.clone())) {
-            Some(digest) if *digest == report.digest => duplicate("the same bytes under the same name, written again"),
+        let read = id(&[&report.digest]);
+        match self.ingested.get(&id(&[location, &meta.key])) {
+            Some(digest) if *digest == read => duplicate("the same bytes under the same name, written again"),
             Some(_) => Verdict::quarantined("other bytes under a name that was ingested before; the first stay".into()),
             // An hour without requests looks like any other.
-            None if report.rows > 0 && self.digests.contains(&report.digest) => {
+            None if report.counts.rows > 0 && self.digests.contains(&read) => {
                 duplicate("the same bytes were ingested under another name")
             }
             None => Verdict { status: Status::Ingested, reason: None },
@@ -145,13 +218,8 @@ impl Ledger {
 
     /// Takes note of a judgement, for the objects that come after it.
     pub fn add(&mut self, location: &str, meta: &ObjectMeta, report: &ObjectReport, status: Status) {
-        self.insert(Known {
-            location: location.to_owned(),
-            key: meta.key.clone(),
-            etag: meta.etag.clone(),
-            digest: (!report.digest.is_empty()).then(|| report.digest.clone()),
-            status,
-        });
+        let digest = (!report.digest.is_empty()).then(|| id(&[&report.digest]));
+        self.insert(id(&[location, &meta.key, &meta.etag]), id(&[location, &meta.key]), digest, status);
     }
 }
 
@@ -192,13 +260,14 @@ pub async fn objects_of(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::logs::Counts;
 
     fn meta(key: &str, etag: &str) -> ObjectMeta {
         ObjectMeta { key: key.into(), etag: etag.into(), size: 1, arrived_at: DateTime::UNIX_EPOCH }
     }
 
     fn report(digest: &str, rows: u64) -> ObjectReport {
-        ObjectReport { digest: digest.into(), rows, ..ObjectReport::default() }
+        ObjectReport { digest: digest.into(), counts: Counts { rows, ..Counts::default() }, ..ObjectReport::default() }
     }
 
     #[test]

@@ -48,12 +48,8 @@ pub struct Ingested {
     pub ingested: u64,
     pub duplicate: u64,
     pub quarantined: u64,
-    pub rows: u64,
-    pub accepted: u64,
-    pub refused: u64,
     pub rejected: u64,
-    pub without_session: u64,
-    /// What was read, for notices.
+    /// What was read of the others.
     pub facts: Facts,
     /// Seconds from the last request in an object to its arrival.
     pub lags: Vec<f64>,
@@ -105,9 +101,13 @@ impl Ingestion<'_> {
             self.finish(batch, places, &rollup, &mut done).await?;
         }
         let session = self.engine.session_over(self.store, self.now).await?;
-        let mut ledger = Ledger::load(&session, self.retry_quarantined).await?;
+        let since = places.iter().map(|place| place.since).min().flatten();
+        let mut ledger = Ledger::load(&session, self.retry_quarantined, since).await?;
 
         let new = self.list(places, &ledger, &mut done).await;
+        if !new.is_empty() {
+            ledger.load_digests(&session).await?;
+        }
         stage.set_total(new.iter().map(|object| object.meta.size).sum());
         let mut reading = stream::iter(new)
             .map(|object| {
@@ -363,11 +363,7 @@ impl Batch {
 
 impl Ingested {
     fn count(&mut self, report: &ObjectReport, meta: &ObjectMeta) {
-        self.rows += report.rows;
-        self.accepted += report.accepted;
-        self.refused += report.refused;
         self.rejected += report.rejected;
-        self.without_session += report.without_session;
         self.facts.add(report);
         if let Some(last) = report.last_time {
             let lag = (meta.arrived_at - last).max(TimeDelta::zero());

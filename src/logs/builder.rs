@@ -12,7 +12,7 @@ use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 
 use super::decode::decode;
 use super::fields::{Field, FieldSet};
-use super::{LogLine, ReadContext};
+use super::{Counts, LogLine, ReadContext};
 use crate::geo::Place;
 use crate::session::request::Request;
 use crate::session::{self, Playback};
@@ -20,21 +20,6 @@ use crate::viewer;
 
 /// Addresses whose place is remembered while an object is read.
 const REMEMBERED_ADDRESSES: usize = 1 << 16;
-
-/// How many lines of each sort were taken.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Counts {
-    pub rows: u64,
-    pub accepted: u64,
-    pub refused: u64,
-    pub without_session: u64,
-    pub without_country: u64,
-    pub without_asn: u64,
-    pub unbound: u64,
-    pub derived: u64,
-    pub first_micros: Option<i64>,
-    pub last_micros: Option<i64>,
-}
 
 /// Fills the wanted columns of `requests`.
 pub struct RequestBuilder {
@@ -49,6 +34,8 @@ pub struct RequestBuilder {
     places: HashMap<IpAddr, Place>,
     rows: usize,
     counts: Counts,
+    /// The first and the last request, in microseconds.
+    span: Option<(i64, i64)>,
 }
 
 /// Where the value of a column comes from.
@@ -189,6 +176,7 @@ impl RequestBuilder {
             places: HashMap::new(),
             rows: 0,
             counts: Counts::default(),
+            span: None,
         }
     }
 
@@ -199,6 +187,11 @@ impl RequestBuilder {
 
     pub fn counts(&self) -> Counts {
         self.counts
+    }
+
+    /// When the first and the last request were, in microseconds since the epoch.
+    pub fn span(&self) -> Option<(i64, i64)> {
+        self.span
     }
 
     /// The fields of a record that are looked at: by the wanted columns, by the schemes, and by what decides whether a
@@ -276,8 +269,8 @@ impl RequestBuilder {
         self.counts.accepted += u64::from(accepted);
         self.counts.refused += u64::from(refused);
         self.counts.without_session += u64::from(playback.is_none());
-        self.counts.first_micros = Some(self.counts.first_micros.map_or(line.time, |first| first.min(line.time)));
-        self.counts.last_micros = Some(self.counts.last_micros.map_or(line.time, |last| last.max(line.time)));
+        let (first, last) = self.span.unwrap_or((line.time, line.time));
+        self.span = Some((first.min(line.time), last.max(line.time)));
 
         let place = if self.wants_place { self.place(address, line) } else { Place::default() };
         let playback: Option<&Playback<'_>> = playback.as_ref();

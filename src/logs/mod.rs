@@ -14,7 +14,7 @@ mod json;
 mod text;
 
 use std::io::Read;
-use std::ops::ControlFlow;
+use std::ops::{AddAssign, ControlFlow};
 use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
@@ -58,6 +58,34 @@ pub struct LogForm {
     pub realtime: Option<Layout>,
 }
 
+/// How many requests of each sort were read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    pub rows: u64,
+    pub accepted: u64,
+    pub refused: u64,
+    pub without_session: u64,
+    /// Of the accepted ones: without a country, without an autonomous system, and with a session that is not bound, or
+    /// derived.
+    pub without_country: u64,
+    pub without_asn: u64,
+    pub unbound: u64,
+    pub derived: u64,
+}
+
+impl AddAssign for Counts {
+    fn add_assign(&mut self, other: Counts) {
+        self.rows += other.rows;
+        self.accepted += other.accepted;
+        self.refused += other.refused;
+        self.without_session += other.without_session;
+        self.without_country += other.without_country;
+        self.without_asn += other.without_asn;
+        self.unbound += other.unbound;
+        self.derived += other.derived;
+    }
+}
+
 /// What was read from an object.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ObjectReport {
@@ -69,15 +97,7 @@ pub struct ObjectReport {
     pub format: Option<LogFormat>,
     /// The names of its columns or keys, or of the fields that the config gives it.
     pub fields: Vec<String>,
-    pub rows: u64,
-    pub accepted: u64,
-    pub refused: u64,
-    pub without_session: u64,
-    /// Of the accepted ones: without a country, without an autonomous system, and with a session that is not bound, or derived.
-    pub without_country: u64,
-    pub without_asn: u64,
-    pub unbound: u64,
-    pub derived: u64,
+    pub counts: Counts,
     /// The fields that had a value in any record, of those that not every log has.
     pub seen: FieldSet,
     pub rejected: u64,
@@ -288,27 +308,22 @@ impl<F: FnMut(RecordBatch) -> ControlFlow<()>> Taker<F> {
             return Err(ReadError::Stopped);
         }
         let mut report = self.report;
-        let counts = self.builder.counts();
         report.digest = digest;
         report.size = size;
-        report.rows = counts.rows;
-        report.accepted = counts.accepted;
-        report.refused = counts.refused;
-        report.without_session = counts.without_session;
-        report.without_country = counts.without_country;
-        report.without_asn = counts.without_asn;
-        report.unbound = counts.unbound;
-        report.derived = counts.derived;
-        report.first_time = counts.first_micros.and_then(DateTime::from_timestamp_micros);
-        report.last_time = counts.last_micros.and_then(DateTime::from_timestamp_micros);
+        report.counts = self.builder.counts();
+        if let Some((first, last)) = self.builder.span() {
+            report.first_time = DateTime::from_timestamp_micros(first);
+            report.last_time = DateTime::from_timestamp_micros(last);
+        }
+        let rows = report.counts.rows;
         // All or most lines bad: a wrong format rather than some broken lines. What seems right among many wrong ones may
         // be what a viewer made to look so.
-        let all = report.rows == 0 && report.rejected > 0;
-        if all || report.rejected > report.rows.max(MOSTLY_BAD_LINES) {
+        let all = rows == 0 && report.rejected > 0;
+        if all || report.rejected > rows.max(MOSTLY_BAD_LINES) {
             return Err(ReadError::Format(format!(
                 "{} of {} {}s cannot be read; {}",
                 report.rejected,
-                report.rejected + report.rows,
+                report.rejected + rows,
                 self.record,
                 report.rejected_examples.join("; ")
             )));

@@ -82,12 +82,13 @@ impl Summary {
             duplicate: ingested.duplicate,
             quarantined: ingested.quarantined,
         };
+        let counts = &ingested.facts.counts;
         self.rows = Rows {
-            read: ingested.rows,
-            accepted: ingested.accepted,
-            refused: ingested.refused,
+            read: counts.rows,
+            accepted: counts.accepted,
+            refused: counts.refused,
             rejected: ingested.rejected,
-            without_session: ingested.without_session,
+            without_session: counts.without_session,
         };
         self.lag_seconds = Lag::of(ingested.lags.clone());
         self.alarms.extend(ingested.alarms.iter().cloned());

@@ -117,7 +117,7 @@ pub async fn replay(
     let mut failures = ingested.failures.clone();
     failures.extend(detection.failures);
     Ok(Replayed {
-        rows: ingested.rows,
+        rows: ingested.facts.counts.rows,
         sessions,
         findings,
         revocations,

@@ -4,6 +4,7 @@ use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::num::NonZeroU64;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arrow::record_batch::RecordBatch;
 use async_trait::async_trait;
@@ -35,6 +36,13 @@ const VACUUM_FILE: &str = "vacuumed";
 
 /// Size of a compacted file, about.
 const COMPACT_BYTES: NonZeroU64 = NonZeroU64::new(16 << 20).expect("it is not zero");
+
+/// How often a table in S3 is tried again that cannot be loaded.
+const LOAD_RETRIES: u32 = 4;
+
+/// A reader has some tens of commits to go through at most, and commits that a checkpoint holds go after a day.
+const PROPERTIES: [(&str, &str); 2] =
+    [("delta.checkpointInterval", "20"), ("delta.logRetentionDuration", "interval 1 days")];
 
 /// How long a file stays that no version needs any more: longer than any reader runs.
 const KEPT_FOR: TimeDelta = TimeDelta::days(7);
@@ -93,9 +101,12 @@ impl DeltaStore {
             let columns: StructType = columns(table).map_err(&error)?;
             let known = delta.snapshot().map_err(&error)?.schema();
             let new: Vec<_> = columns.fields().filter(|column| known.field(column.name()).is_none()).cloned().collect();
-            if !new.is_empty() {
-                delta.add_columns().with_fields(new).await.map_err(&error)?;
-            }
+            let delta = match new.is_empty() {
+                true => delta,
+                false => delta.add_columns().with_fields(new).await.map_err(&error)?,
+            };
+            let properties = PROPERTIES.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
+            delta.set_tbl_properties().with_properties(properties).await.map_err(&error)?;
         }
         Ok(())
     }
@@ -182,7 +193,25 @@ impl DeltaStore {
     }
 
     /// Loads the table. Where it is not there a writer makes it, and a reader gets none.
+    ///
+    /// In S3 what fails is tried again: the Delta library does not when an answer breaks off. Appends are not tried again, as
+    /// nobody knows whether one was done; the next run sees it.
     async fn load(&self, table: Table) -> Result<Option<DeltaTable>, StoreError> {
+        let mut pause = Duration::from_millis(200);
+        for _ in 0..LOAD_RETRIES {
+            match self.try_load(table).await {
+                Err(error @ StoreError::Delta { .. }) if self.root.folder().is_none() => {
+                    tracing::warn!("{error}; trying again");
+                    tokio::time::sleep(pause).await;
+                    pause *= 2;
+                }
+                loaded => return loaded,
+            }
+        }
+        self.try_load(table).await
+    }
+
+    async fn try_load(&self, table: Table) -> Result<Option<DeltaTable>, StoreError> {
         let error = self.error(table);
         let Some(url) = self.root.table(table.name(), self.writable)? else { return Ok(None) };
         let builder = DeltaTableBuilder::from_url(url).map_err(&error)?.with_storage_options(self.root.options());
@@ -202,6 +231,7 @@ impl DeltaStore {
             .with_partition_columns(schema.partition_by.iter())
             .with_table_name(table.name())
             .with_comment(&schema.description)
+            .with_configuration(PROPERTIES.map(|(key, value)| (key, Some(value))))
             .await
             .map(Some)
             .map_err(&error)
@@ -269,15 +299,28 @@ impl Store for DeltaStore {
                 .map(|transaction| deltalake::kernel::Transaction::new(&transaction.app, transaction.version))
                 .collect(),
         );
-        let mut writer = RecordBatchWriter::for_table(delta)
-            .map_err(&error)?
-            .with_writer_properties(writer_properties())
-            .with_commit_properties(commit);
-        for batch in rows {
-            writer.write(batch).await.map_err(&error)?;
+        let before = delta.version();
+        let written = async {
+            let mut writer = RecordBatchWriter::for_table(delta)?
+                .with_writer_properties(writer_properties())
+                .with_commit_properties(commit);
+            for batch in rows {
+                writer.write(batch).await?;
+            }
+            writer.flush_and_commit(delta).await
+        };
+        let Err(failed) = written.await else { return Ok(()) };
+        // What is in memory may be half of it.
+        tables.remove(&table);
+        // In S3 the answer may have broken off behind a commit that was done. There is one writer: a newer version is ours.
+        if self.lease.is_some()
+            && let Ok(Some(again)) = loaded(self, &mut tables, table).await
+            && again.version() > before
+        {
+            tracing::warn!("table {}: the commit was done, though: {failed}", table.name());
+            return Ok(());
         }
-        writer.flush_and_commit(delta).await.map_err(&error)?;
-        Ok(())
+        Err(error(failed))
     }
 
     async fn provider(&self, table: Table, session: &SessionContext) -> Result<Arc<dyn TableProvider>, StoreError> {

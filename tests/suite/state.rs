@@ -110,21 +110,22 @@ async fn a_bad_day_of_s3_loses_and_doubles_nothing() {
         let body = ByteStream::from_path(&path).await.unwrap();
         client.put_object().bucket("logs").key(name).body(body).send().await.unwrap();
     }
-    let proxy = FaultyProxy::start(&server, seeded("FAULT_SEED").random(), 15);
+    let proxy = FaultyProxy::start(&server, seeded("FAULT_SEED").random(), 10);
     let place = Place::with_logs("s3://logs", "").with_env(proxy.env());
     move_state(&place);
-    let mut codes = Vec::new();
-    for _ in 0..6 {
-        codes.push(place.run(&["run", "--wait"]).code);
-        if codes.last() == Some(&0) {
+    let mut runs = Vec::new();
+    for _ in 0..12 {
+        runs.push(place.run(&["run", "--wait"]));
+        if runs.last().is_some_and(|run| run.code == 0) {
             break;
         }
     }
-    assert_eq!(codes.last(), Some(&0), "{codes:?}");
+    let said: Vec<(i32, &str)> = runs.iter().map(|run| (run.code, run.stderr.as_str())).collect();
+    assert_eq!(said.last().unwrap().0, 0, "{said:#?}");
     let calm = Place::with_logs("s3://logs", "").with_env(server.env());
     move_state(&calm);
     calm.json(0, &["run", "--wait", "--output", "json"]);
-    assert_eq!(picture(&calm), picture(&folder), "{codes:?}");
+    assert_eq!(picture(&calm), picture(&folder), "{said:#?}");
     assert_eq!(
         calm.query("SELECT status, COUNT(*) AS n FROM objects GROUP BY status"),
         [json!({"status": "ingested", "n": 35})]
