@@ -27,29 +27,36 @@ async fn environment() -> SdkConfig {
 /// A client for S3. An overridden endpoint is addressed path-style: test servers and S3-compatible stores
 /// seldom have a host name for every bucket.
 pub async fn s3_client() -> aws_sdk_s3::Client {
-    let environment = environment().await;
-    let overridden = environment.endpoint_url().is_some()
-        || ["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"].iter().any(|name| std::env::var_os(name).is_some());
-    let config = aws_sdk_s3::config::Builder::from(&environment).force_path_style(overridden).build();
+    s3_client_of(&environment().await)
+}
+
+fn s3_client_of(environment: &SdkConfig) -> aws_sdk_s3::Client {
+    let overridden = s3_endpoint(environment).is_some();
+    let config = aws_sdk_s3::config::Builder::from(environment).force_path_style(overridden).build();
     aws_sdk_s3::Client::from_conf(config)
+}
+
+/// The endpoint that is to be used in place of S3's own.
+fn s3_endpoint(environment: &SdkConfig) -> Option<String> {
+    let named = ["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"].iter().find_map(|name| std::env::var(name).ok());
+    named.or_else(|| environment.endpoint_url().map(str::to_owned))
 }
 
 /// A client for a state in S3, and what the Delta library needs to use the same Region, endpoint and credentials.
 pub async fn state_clients() -> (aws_sdk_s3::Client, HashMap<String, String>) {
     let environment = environment().await;
-    let named = ["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"].iter().find_map(|name| std::env::var(name).ok());
     let mut options = HashMap::new();
     // The usual chain: profiles, roles and containers, not only variables.
     options.insert("AWS_FORCE_CREDENTIAL_LOAD".to_owned(), "true".to_owned());
     if let Some(region) = environment.region() {
         options.insert("AWS_REGION".to_owned(), region.to_string());
     }
-    if let Some(endpoint) = named.or_else(|| environment.endpoint_url().map(str::to_owned)) {
+    if let Some(endpoint) = s3_endpoint(&environment) {
         options.insert("AWS_ALLOW_HTTP".to_owned(), endpoint.starts_with("http://").to_string());
         options.insert("AWS_VIRTUAL_HOSTED_STYLE_REQUEST".to_owned(), "false".to_owned());
         options.insert("AWS_ENDPOINT_URL".to_owned(), endpoint);
     }
-    (s3_client().await, options)
+    (s3_client_of(&environment), options)
 }
 
 /// A client for the WAF of CloudFront.

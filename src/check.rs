@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::{Config, LogFormat};
 use crate::engine::{Engine, Sql, fetch, query_error, sql};
-use crate::logs::fields::Field;
+use crate::logs::fields::{Field, FieldSet};
 use crate::logs::{ObjectReport, ReadContext};
 use crate::notices::{Facts, Notice, notices};
 use crate::pass::Warden;
@@ -138,7 +138,10 @@ pub async fn check(warden: &Warden, now: DateTime<Utc>) -> anyhow::Result<Checke
 
     let named: Vec<Scheme> = config.sessions.clone();
     let others = Scheme::without_keys();
-    let others = others.into_iter().filter(|other| named.iter().all(|scheme| scheme.name() != other.name()));
+    // Each is a reading of its own: not for what the logs do not show.
+    let can_be = |scheme: &Scheme| scheme.fields() == FieldSet::default() || scheme.fields().overlaps(facts.seen);
+    let others =
+        others.into_iter().filter(|other| named.iter().all(|scheme| scheme.name() != other.name()) && can_be(other));
     for (scheme, configured) in named.iter().cloned().map(|s| (s, true)).chain(others.map(|s| (s, false))) {
         let found = scheme_facts(warden, &read, scheme, configured, facts.counts.accepted).await?;
         if configured || found.requests > 0 {

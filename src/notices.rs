@@ -21,7 +21,7 @@ pub struct Facts {
 impl Facts {
     pub fn add(&mut self, report: &ObjectReport) {
         self.counts += report.counts;
-        self.seen = self.seen.and(report.seen);
+        self.seen = self.seen.union(report.seen);
         self.formats.extend(report.format);
     }
 }

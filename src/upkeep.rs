@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use chrono::{DateTime, TimeDelta, Utc};
 use datafusion::common::ScalarValue;
 
-use crate::engine::{Engine, EngineError, Sql, collect, sql};
+use crate::engine::{Engine, EngineError, Sql, collect, sql, timestamp};
 use crate::rows;
 use crate::schema::Table;
 use crate::store::{DeltaStore, StoreError};
@@ -38,6 +38,13 @@ pub enum UpkeepError {
     Rows { file: &'static str, message: String },
 }
 
+/// The hour of a partition, and its beginning and end.
+fn hour_parameters(hour: &str) -> Option<Vec<(&'static str, ScalarValue)>> {
+    let start = format!("{hour}:00:00Z").parse::<DateTime<Utc>>().ok()?;
+    let text = ScalarValue::Utf8(Some(hour.to_owned()));
+    Some(vec![("hour", text), ("start", timestamp(start)), ("end", timestamp(start + TimeDelta::hours(1)))])
+}
+
 /// Does what is due. Activity, refusals and credentials of before `now` less `retention` are dropped.
 pub async fn upkeep(
     engine: &Engine,
@@ -55,7 +62,8 @@ pub async fn upkeep(
         for (hour, files) in hours.range(oldest.clone()..) {
             if *files > MAX_FILES {
                 let session = engine.session_over(store, now).await?;
-                let parameters = vec![("hour", ScalarValue::Utf8(Some(hour.clone())))];
+                let parameters = hour_parameters(hour)
+                    .ok_or_else(|| UpkeepError::Rows { file: fold.file, message: format!("{hour:?} is no hour") })?;
                 let (_, folded) = collect(&session, fold, parameters).await?;
                 let folded: Result<Vec<_>, String> =
                     folded.iter().map(|batch| rows::conform(batch, &table.schema().stored())).collect();

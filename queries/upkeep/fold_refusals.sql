@@ -1,11 +1,4 @@
--- The rows of one hour of stored_refusals, folded: one a key, for the whole of its partition.
-SELECT
-    hour,
-    MAX(batch) AS batch,
-    minute,
-    session_id,
-    CAST(SUM(requests) AS BIGINT) AS requests,
-    CAST(SUM(networks) AS BIGINT) AS networks
-FROM stored_refusals
-WHERE hour = $hour
-GROUP BY hour, minute, session_id
+-- The rows of one hour, folded as the view `refusals` does it: what its whole partition of stored_refusals becomes.
+SELECT $hour AS hour, (SELECT MAX(batch) FROM stored_refusals WHERE hour = $hour) AS batch, refusals.*
+FROM refusals
+WHERE minute >= $start AND minute < $end

@@ -94,13 +94,13 @@ impl Ingestion<'_> {
     pub async fn run(&self, places: &[Place], stage: &Stage) -> Result<Ingested, IngestError> {
         let mut done = Ingested::default();
         let rollup = Rollup::new(self.engine).await?;
-        let session = self.engine.session_over(self.store, self.now).await?;
+        let mut session = self.engine.session_over(self.store, self.now).await?;
         let mut batch = ledger::last_batch(&session).await?;
         let complete = self.store.transaction(Table::Activity, "ingest").await?.unwrap_or(0);
         if batch > complete {
             self.finish(batch, places, &rollup, &mut done).await?;
+            session = self.engine.session_over(self.store, self.now).await?;
         }
-        let session = self.engine.session_over(self.store, self.now).await?;
         let since = places.iter().map(|place| place.since).min().flatten();
         let mut ledger = Ledger::load(&session, self.retry_quarantined, since).await?;
 

@@ -171,7 +171,10 @@ impl RequestBuilder {
             columns,
             context: context.clone(),
             object: object.to_owned(),
-            looked_at: context.sessions.iter().fold(FieldSet::default(), |fields, scheme| fields.and(scheme.fields())),
+            looked_at: context
+                .sessions
+                .iter()
+                .fold(FieldSet::default(), |fields, scheme| fields.union(scheme.fields())),
             distribution: crate::source::names::distribution(object).map(str::to_owned),
             places: HashMap::new(),
             rows: 0,
@@ -223,7 +226,7 @@ impl RequestBuilder {
                 _ => &[],
             }
         });
-        FieldSet::of(of_columns.copied().chain(always)).and(self.looked_at)
+        FieldSet::of(of_columns.copied().chain(always)).union(self.looked_at)
     }
 
     /// Adds a line, or says why it is no request.

@@ -10,7 +10,7 @@ use arrow::record_batch::RecordBatch;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
-use super::fields::{Field, FieldSet, Times, Values, check_needed, field};
+use super::fields::{Field, FieldSet, Times, Values, check_needed, field, is_realtime};
 use super::{ReadError, Rows};
 
 /// Rows that are decoded at once. A row may hold several values of some 30 KB each, which viewers choose.
@@ -48,9 +48,8 @@ pub fn read(mut bytes: impl Read, wanted: FieldSet, rows: &mut dyn Rows) -> Resu
     }
     let mask = ProjectionMask::roots(builder.parquet_schema(), roots);
     let reader = builder.with_projection(mask).with_batch_size(ROWS_AT_ONCE).build().map_err(|error| broken(&error))?;
-    let has = |wanted| fields.contains(&Some(wanted));
-    // Real-time logs that Firehose has turned into Parquet.
-    let realtime = has(Field::Timestamp) && !has(Field::Date) && !has(Field::TimestampMs);
+    // Firehose can turn real-time logs into Parquet.
+    let realtime = is_realtime(names.iter().map(String::as_str));
     let mut times = Times::default();
     for batch in reader {
         take(&batch.map_err(|error| broken(&error))?, realtime, &mut times, rows)?;

@@ -66,8 +66,12 @@ impl FieldSet {
         self.0 >> field as u32 & 1 == 1
     }
 
-    pub fn and(self, other: FieldSet) -> FieldSet {
+    pub fn union(self, other: FieldSet) -> FieldSet {
         FieldSet(self.0 | other.0)
+    }
+
+    pub fn overlaps(self, other: FieldSet) -> bool {
+        self.0 & other.0 != 0
     }
 }
 
@@ -155,8 +159,7 @@ impl Layout {
         }
         let columns: Vec<Option<Field>> = names.iter().map(|name| field(name)).collect();
         let has = |field| columns.contains(&Some(field));
-        // The names of standard logs have parentheses, those of real-time logs have none, and no date.
-        let realtime = has(Field::Timestamp) && !has(Field::Date) && !names.iter().any(|name| name.contains('('));
+        let realtime = is_realtime(names.iter().map(String::as_str));
         check_needed(has)?;
         Ok(Layout { columns, names, realtime })
     }
@@ -180,6 +183,15 @@ impl Layout {
         }
         values
     }
+}
+
+/// Whether fields with these names are those of real-time logs: a timestamp where others have a date, and no parentheses in
+/// names (nor any other sign of a standard log in Parquet, whose names have none).
+pub fn is_realtime<'a>(names: impl Iterator<Item = &'a str> + Clone) -> bool {
+    let mut fields = names.clone().filter_map(field);
+    let has_timestamp = names.clone().any(|name| field(name) == Some(Field::Timestamp));
+    let standard = fields.any(|field| matches!(field, Field::Date | Field::TimestampMs));
+    has_timestamp && !standard && !names.clone().any(|name| name.contains('('))
 }
 
 /// What every log has to have.

@@ -4,23 +4,26 @@
 //! same. Objects that follow each other without a line end are taken too (Firehose joins records).
 
 use std::borrow::Cow;
-use std::collections::BTreeSet;
+use std::collections::HashMap;
 use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
 
-use super::fields::{Field, Times, Values, check_needed, field};
+use super::fields::{Field, FieldSet, Times, Values, check_needed, field, is_realtime};
 use super::{Pieces, Rows};
 
-/// Names of keys that are remembered for reports.
-const REMEMBERED_NAMES: usize = 128;
+/// Keys that are remembered: more than a log can have.
+const REMEMBERED_KEYS: usize = 128;
 
 /// Reads JSON records.
 #[derive(Default)]
 pub struct JsonReader {
     times: Times,
-    names: BTreeSet<String>,
-    any: bool,
+    /// The keys that were seen, and the fields that they name.
+    keys: HashMap<String, Option<Field>>,
+    /// Of the first record that has what is needed: whether it is one of real-time logs, in JSON by somebody's
+    /// transformation.
+    realtime: Option<bool>,
     /// What the first record lacks.
     lacks: Option<String>,
     /// There was a record on this line already.
@@ -28,27 +31,34 @@ pub struct JsonReader {
 }
 
 impl JsonReader {
+    fn field(&mut self, key: &str) -> Option<Field> {
+        if let Some(known) = self.keys.get(key) {
+            return *known;
+        }
+        let field = field(key);
+        if self.keys.len() < REMEMBERED_KEYS {
+            self.keys.insert(key.to_owned(), field);
+        }
+        field
+    }
+
     /// Takes one object as a record.
     fn record(&mut self, record: &Record<'_>, rows: &mut dyn Rows) {
         let mut values = Values::default();
+        let mut fields = FieldSet::default();
         for (key, value) in &record.0 {
-            if self.names.len() < REMEMBERED_NAMES && !self.names.contains(key.as_ref()) {
-                self.names.insert(key.to_string());
-            }
-            if let Some(field) = field(key) {
+            if let Some(field) = self.field(key) {
                 values.set(field, value.as_deref().unwrap_or("-"));
+                fields = fields.union(FieldSet::of([field]));
             }
         }
-        if !self.any {
-            let needed = check_needed(|wanted| record.0.iter().any(|(key, _)| field(key) == Some(wanted)));
-            self.any = needed.is_ok();
-            if let (Err(reason), None) = (needed, &self.lacks) {
-                self.lacks = Some(reason);
+        if self.realtime.is_none() {
+            match check_needed(|wanted| fields.has(wanted)) {
+                Ok(()) => self.realtime = Some(is_realtime(record.0.iter().map(|(key, _)| key.as_ref()))),
+                Err(reason) => drop(self.lacks.get_or_insert(reason)),
             }
         }
-        // The names of real-time logs, in JSON by somebody's transformation.
-        let realtime = values.get(Field::Timestamp).is_some() && values.get(Field::Date).is_none();
-        rows.row(values.line(realtime, &mut self.times));
+        rows.row(values.line(self.realtime == Some(true), &mut self.times));
     }
 }
 
@@ -61,7 +71,9 @@ impl Pieces for JsonReader {
                 Ok(record) => self.record(&record, rows),
                 // The rest comes with the next piece.
                 Err(error) if error.is_eof() && !complete => return Ok(used),
-                Err(_) if !self.any => return Err("not JSON objects, one a line: not a CloudFront log".to_owned()),
+                Err(_) if self.realtime.is_none() => {
+                    return Err("not JSON objects, one a line: not a CloudFront log".to_owned());
+                }
                 // Where the next record begins cannot be told any more.
                 Err(_) if self.joined || !complete => {
                     return Err("a record in the middle of a line of several cannot be read".to_owned());
@@ -86,14 +98,14 @@ impl Pieces for JsonReader {
 
     fn finish(&self) -> Result<(), String> {
         match &self.lacks {
-            _ if self.any => Ok(()),
+            _ if self.realtime.is_some() => Ok(()),
             Some(reason) => Err(format!("JSON, but not of CloudFront: {reason}")),
             None => Err("it holds no record".to_owned()),
         }
     }
 
     fn fields(&self) -> Vec<String> {
-        self.names.iter().cloned().collect()
+        self.keys.keys().cloned().collect()
     }
 }
 
@@ -243,6 +255,24 @@ mod tests {
             reader.take(&held, true, &mut rows).unwrap();
             assert_eq!(rows.0.len(), 3, "pieces of {length}");
         }
+    }
+
+    #[test]
+    fn real_time_records_that_somebody_turned_into_json() {
+        struct Hosts(Vec<String>);
+        impl Rows for Hosts {
+            fn row(&mut self, line: Result<LogLine<'_>, &'static str>) {
+                self.0.push(line.unwrap().host.unwrap().to_owned());
+            }
+        }
+        let mut hosts = Hosts(vec![]);
+        for record in [
+            r#"{"timestamp":"1684226820.937","c-ip":"-","cs-uri-stem":"/a","sc-status":"200","cs-host":"asked","x-host-header":"own"}"#,
+            r#"{"timestamp":"1684226820","c-ip":"-","cs-uri-stem":"/a","sc-status":"200","cs(Host)":"own","x-host-header":"asked"}"#,
+        ] {
+            JsonReader::default().take(record.as_bytes(), true, &mut hosts).unwrap();
+        }
+        assert_eq!(hosts.0, ["asked", "asked"]);
     }
 
     proptest! {

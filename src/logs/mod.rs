@@ -273,7 +273,7 @@ impl<F: FnMut(RecordBatch) -> ControlFlow<()>> Rows for Taker<F> {
         }
         let outcome = line.and_then(|line| {
             self.bytes += line.bytes_held();
-            self.report.seen = self.report.seen.and(line.optional());
+            self.report.seen = self.report.seen.union(line.optional());
             self.builder.push(&line)
         });
         if let Err(reason) = outcome {

@@ -35,9 +35,7 @@ impl S3Source {
         }
         SourceError::List { location: self.location.clone(), reason }
     }
-}
 
-impl S3Source {
     /// Where the listing goes on behind a page: at its last key, or behind all the hours that are too old to matter. A bucket with
     /// years of logs costs some two pages a distribution beside what is new.
     fn next_position(&self, page: &ListObjectsV2Output, since: Option<DateTime<Utc>>) -> Option<String> {

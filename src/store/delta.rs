@@ -200,7 +200,7 @@ impl DeltaStore {
         let mut pause = Duration::from_millis(200);
         for _ in 0..LOAD_RETRIES {
             match self.try_load(table).await {
-                Err(error @ StoreError::Delta { .. }) if self.root.folder().is_none() => {
+                Err(error @ StoreError::Delta { .. }) if matches!(self.root, Root::S3(_)) => {
                     tracing::warn!("{error}; trying again");
                     tokio::time::sleep(pause).await;
                     pause *= 2;

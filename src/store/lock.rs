@@ -45,6 +45,11 @@ impl StateLock {
     /// Takes the lock of the state (whose place is made if need be), or waits for it. `lease` is how long a lease lives
     /// that is not renewed.
     pub async fn acquire(root: &Root, wait: bool, lease: Duration) -> Result<StateLock, StoreError> {
+        // Each look at a lease is a handful of requests.
+        let pause = match root {
+            Root::Folder(_) => Duration::from_millis(100),
+            Root::S3(_) => lease / 10,
+        };
         loop {
             let taken = match root {
                 Root::Folder(folder) => lock_file(folder).map_err(|source| root.error(source))?,
@@ -52,7 +57,7 @@ impl StateLock {
             };
             match taken {
                 Some(lock) => return Ok(lock),
-                None if wait => tokio::time::sleep(Duration::from_millis(200)).await,
+                None if wait => tokio::time::sleep(pause).await,
                 None => return Err(StoreError::Locked(root.name())),
             }
         }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::fs;
 use std::io::{self, ErrorKind};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use aws_sdk_s3::Client;
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
@@ -157,14 +157,6 @@ impl Root {
         match self {
             Root::Folder(_) => HashMap::new(),
             Root::S3(root) => root.options.clone(),
-        }
-    }
-
-    /// The folder, where it is one.
-    pub fn folder(&self) -> Option<&Path> {
-        match self {
-            Root::Folder(folder) => Some(folder),
-            Root::S3(_) => None,
         }
     }
 }

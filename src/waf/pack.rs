@@ -34,17 +34,6 @@ pub const RULE_PREFIX: &str = "streamwarden-";
 const MAX_ARGUMENT_NAME: usize = 30;
 const MAX_COOKIE_NAME: usize = 60;
 
-/// A character of base64url.
-const BASE64URL: &str = "[A-Za-z0-9_-]";
-
-/// The path up to a segment, as an expression.
-fn segments(number: usize) -> String {
-    match number {
-        1 => "^/".to_owned(),
-        number => format!("^(?:/[^/]*){{{}}}/", number - 1),
-    }
-}
-
 /// One credential of a session that is to be blocked or counted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
@@ -60,53 +49,73 @@ struct Form {
     close: String,
 }
 
+/// What stands around the text that a credential is looked for in, within what WAF is given to look at.
+struct Around {
+    start: String,
+    end: &'static str,
+    /// Any of the text: what does not end it.
+    any: &'static str,
+    /// What ends it, if anything does.
+    separator: &'static str,
+}
+
+impl Around {
+    fn of(component: &Component) -> Around {
+        let (start, end, any, separator) = match component {
+            Component::Segment(1) => ("^/".to_owned(), "(?:/|$)", "[^/]*", "/"),
+            Component::Segment(number) => (format!("^(?:/[^/]*){{{}}}/", number - 1), "(?:/|$)", "[^/]*", "/"),
+            // WAF cannot look at these alone: they are looked for in the whole query, and in all cookies.
+            Component::Query(name) if name.len() > MAX_ARGUMENT_NAME => {
+                (format!("(?:^|&){}=", escape(name)), "(?:&|$)", "[^&]*", "&")
+            }
+            Component::Cookie(name) if name.len() > MAX_COOKIE_NAME => {
+                (format!("(?:^|; ?){}=", escape(name)), "(?:;|$)", "[^;]*", ";")
+            }
+            _ => ("^".to_owned(), "$", ".*", ""),
+        };
+        Around { start, end, any, separator }
+    }
+
+    /// The beginning of an expression that may begin anywhere in the text.
+    fn anywhere(&self) -> String {
+        if self.separator.is_empty() { String::new() } else { format!("{}{}", self.start, self.any) }
+    }
+}
+
 impl Form {
     fn of(credential: &Credential) -> Form {
-        let component = &credential.component;
         let long = credential.text.len() >= FRAGMENT_CHARACTERS;
-        // What a credential is, and what has to stand before and behind it within its component.
-        let (inner, open, close) = match component {
-            Component::PathStart => return Form::new(Component::PathStart, "^/(?:", r")\."),
+        let (component, open, close) = match &credential.component {
+            Component::PathStart => (&Component::PathStart, "^/(?:".to_owned(), r")\.".to_owned()),
             // Players send it escaped as a rule; whether WAF unescapes an argument is not documented.
             Component::Cmcd => {
                 let open = "(?:^|,|%2[Cc])sid(?:=|%3[Dd])(?:\"|%22)(?:";
-                return Form::new(Component::Cmcd, open, ")(?:\"|%22)");
+                (&Component::Cmcd, open.to_owned(), ")(?:\"|%22)".to_owned())
             }
             // The last part of a token: no dot behind it.
             Component::Token(inner) => {
-                let close = if long { ")[^./%]*".to_owned() } else { format!("){BASE64URL}=*") };
-                (inner.as_ref(), r"(?:\.|%2[Ee])(?:".to_owned(), close)
+                let around = Around::of(inner);
+                let rest = if long { "[^./%]*" } else { "[A-Za-z0-9_-]=*" };
+                (inner.as_ref(), format!(r"{}(?:\.|%2[Ee])(?:", around.anywhere()), format!("){rest}{}", around.end))
             }
-            Component::Whole(inner) => (inner.as_ref(), String::new(), String::new()),
+            Component::Whole(inner) => {
+                let around = Around::of(inner);
+                (inner.as_ref(), format!("{}(?:", around.start), format!("){}", around.end))
+            }
             Component::Word(class, inner) => {
-                (inner.as_ref(), format!("(?:^|[^{class}])(?:"), format!(")(?:[^{class}]|$)"))
+                let Around { start, end, any, separator } = Around::of(inner);
+                let open = format!("{start}(?:{any}[^{separator}{class}])?(?:");
+                (inner.as_ref(), open, format!(")(?:[^{separator}{class}]{any})?{end}"))
             }
             // A piece that is long enough to be found nowhere else.
-            inner if long => (inner, "(?:".to_owned(), ")".to_owned()),
+            inner if long => (inner, format!("{}(?:", Around::of(inner).anywhere()), ")".to_owned()),
             // All of a short signature but its last character.
-            inner => (inner, "^(?:".to_owned(), ")[A-Za-z0-9_~-]=*$".to_owned()),
+            inner => {
+                let around = Around::of(inner);
+                (inner, format!("{}(?:", around.start), format!(")[A-Za-z0-9_~-]=*{}", around.end))
+            }
         };
-        let (open, close) = match (component, inner) {
-            (Component::Whole(_), Component::Segment(number)) => {
-                (format!("{}(?:", segments(*number)), ")(?:/|$)".to_owned())
-            }
-            (Component::Whole(_), _) => ("^(?:".to_owned(), ")$".to_owned()),
-            (Component::Token(_), Component::Segment(number)) => {
-                (format!("{}[^/]*{open}", segments(*number)), format!("{close}(?:/|$)"))
-            }
-            (Component::Token(_), _) => (open, format!("{close}$")),
-            // Within the segment: what stands before and behind the word there is no slash.
-            (Component::Word(class, _), Component::Segment(number)) => {
-                (format!("{}(?:[^/]*[^/{class}])?(?:", segments(*number)), format!(")(?:[^/{class}][^/]*)?(?:/|$)"))
-            }
-            (_, Component::Segment(number)) => (format!("{}[^/]*{open}", segments(*number)), close),
-            _ => (open, close),
-        };
-        Form::new(inner.clone(), open, close)
-    }
-
-    fn new(component: Component, open: impl Into<String>, close: impl Into<String>) -> Form {
-        Form { component, open: open.into(), close: close.into() }
+        Form { component: component.clone(), open, close }
     }
 
     /// Statements that apply one pattern, WCUs of each.
@@ -182,14 +191,13 @@ fn groups<'a>(sorted: &[(Form, &'a Target)]) -> Vec<(Form, Vec<&'a Target>)> {
     for (form, target) in sorted {
         let limit = MAX_REGEX_CHARACTERS.saturating_sub(form.open.len() + form.close.len());
         let length = escape(&target.credential.text).chars().count();
-        if let Some((of, group)) = groups.last_mut().filter(|(of, _)| of == form) {
+        if let Some((_, group)) = groups.last_mut().filter(|(of, _)| of == form) {
             let same = group.last().is_some_and(|last| last.credential.text == target.credential.text);
             if same || used + 1 + length <= limit {
                 used += if same { 0 } else { 1 + length };
                 group.push(target);
                 continue;
             }
-            debug_assert_eq!(of, form);
         }
         groups.push((form.clone(), vec![target]));
         used = length;
@@ -252,8 +260,7 @@ fn escape(text: &str) -> String {
     escaped
 }
 
-/// What WAF has to look at. A name that is too long for it has the whole component looked at: a fragment is found in it
-/// just as well.
+/// What WAF has to look at; [`Around`] finds the value in it where WAF cannot look at its name alone.
 fn field_to_match(component: &Component) -> FieldToMatch {
     match component {
         Component::Query(name) if name.len() <= MAX_ARGUMENT_NAME => query_argument(name),
@@ -533,7 +540,27 @@ mod tests {
         assert!(field(Component::Query("a".repeat(30))).single_query_argument().is_some());
         assert!(field(Component::Query(long.clone())).query_string().is_some());
         assert!(field(Component::Cookie("a".repeat(60))).cookies().is_some());
-        assert_eq!(field(Component::Cookie(long)).single_header().unwrap().name(), "cookie");
+        assert_eq!(field(Component::Cookie(long.clone())).single_header().unwrap().name(), "cookie");
+
+        // The value is found all the same, wherever it stands, and in no other argument or cookie.
+        let id = "Ab3dEf6hIj9kLm2nOp5qRs";
+        let class = || "0-9A-Z_a-z-".to_owned();
+        let query = || Box::new(Component::Query(long.clone()));
+        let cookie = || Box::new(Component::Cookie(long.clone()));
+        for (component, value) in [
+            (Component::Whole(query()), id.to_owned()),
+            (Component::Word(class(), query()), format!("x.{id}.y")),
+            (token(*query()), format!("h.p.{id}restofit")),
+            (*query(), format!("{id}restofit")),
+        ] {
+            let pattern = pattern_of(with(component.clone(), id));
+            for sent in [format!("{long}={value}"), format!("a=1&{long}={value}&b=2")] {
+                assert!(pattern.is_match(&sent), "{component}: {pattern} {sent}");
+            }
+            assert!(!pattern.is_match(&format!("{long}=x&other={value}")), "{component}");
+        }
+        let pattern = pattern_of(with(Component::Whole(cookie()), id));
+        assert!(pattern.is_match(&format!("a=1; {long}={id}; b=2")) && !pattern.is_match(&format!("a={id}; {long}=x")));
     }
 
     proptest! {

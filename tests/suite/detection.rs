@@ -299,36 +299,6 @@ fn logs_of_twelve_twenty_four_and_thirty_three_columns() {
     assert_eq!((&read[2]["result_type"], &read[2]["accepted"]), (&json!("Error"), &json!(false)));
 }
 
-#[test]
-fn the_real_files_of_the_samples_replay_to_the_last_line() {
-    let samples = fixtures().join("../../shared/samples");
-    let Ok(entries) = fs::read_dir(&samples) else {
-        // Only the team's machines have them; the layouts are tested above.
-        return;
-    };
-    let place = Place::new("");
-    let mut expected = 0;
-    for entry in entries {
-        let path = entry.unwrap().path();
-        let name = path.file_name().unwrap().to_str().unwrap().to_owned();
-        if !name.starts_with("v1-") {
-            continue;
-        }
-        let bytes = fs::read(&path).unwrap();
-        let mut text = Vec::new();
-        if name.ends_with(".gz") {
-            std::io::Read::read_to_end(&mut flate2::read::MultiGzDecoder::new(bytes.as_slice()), &mut text).unwrap();
-        } else {
-            text.clone_from(&bytes);
-        }
-        expected += text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty() && line[0] != b'#').count();
-        fs::write(place.path("logs").join(name), bytes).unwrap();
-    }
-    let replayed = place.json(0, &["replay", "--output", "json"]);
-    assert_eq!(replayed["rows"], json!(expected));
-    assert_eq!((&replayed["sessions"], &replayed["revocations"]), (&json!(0), &json!([])));
-}
-
 /// The scenario of the committed fixtures.
 fn small() -> model::traffic::Scenario {
     model::traffic::Scenario {
