@@ -139,6 +139,9 @@ mod tests {
     fn wrong_values_are_refused_with_their_key() {
         for (line, part) in [
             ("[guard]\nmax_share = 1.5", "max_share"),
+            ("[[logs]]\nlocation = \"x\"\nformat = \"realtime\"", "needs the fields"),
+            ("[[logs]]\nlocation = \"x\"\nfields = [\"c-ip\"]", "missing"),
+            ("[[logs]]\nlocation = \"x\"\nformat = \"parquet\"\nfields = [\"timestamp\"]", "only real-time logs"),
             (
                 "[guard]\nmax_new_revocations = \"fifty\"",
                 "expected a whole number, in: max_new_revocations = \"fifty\"",
@@ -162,6 +165,14 @@ mod tests {
         ] {
             let error = refused(&format!("{LEAST}{line}\n"));
             assert!(error.contains(part), "{line}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_state_that_is_kept_too_short_is_refused() {
+        for (key, part) in [("activity_retention = \"25h\"", "at least 26h"), ("lease = \"1s\"", "at least 2s")] {
+            let error = refused(&LEAST.replacen("location = \"state\"", &format!("location = \"state\"\n{key}"), 1));
+            assert!(error.contains(part), "{error}");
         }
     }
 

@@ -31,6 +31,7 @@ fn wrong_usage_and_config() {
         ("[detectors.many_ips]\nmax_network = 3", ["max_network", "max_networks"]),
         ("[detectors.many_ips]\nmax_networks = 0", ["max_networks", "at least 1"]),
         ("[detect]\nqueries = \"nothing\"", ["queries", "nothing"]),
+        ("[detectors.many_ips]\nwindow = \"4d\"", ["state.activity_retention", "many_ips"]),
     ] {
         place.configure("logs", more);
         fails(&place, &["run"], 2, &parts);
@@ -317,6 +318,52 @@ fn hostile_and_foreign_objects_are_set_aside_and_the_rest_is_read() {
         let row = reasons.iter().find(|row| row["key"] == key).unwrap_or_else(|| panic!("{key}: {reasons:?}"));
         assert!(row["reason"].as_str().unwrap().contains(part), "{row}");
     }
+}
+
+#[test]
+fn many_bad_lines_spoil_an_object_a_few_do_not_and_a_byte_order_mark_is_no_line() {
+    let place = Place::new("");
+    let lines = |good: usize, bad: usize| {
+        let good = (0..good).map(|n| line("20:00:00", "198.18.0.1", "HomeSess0001", n, 200, "x"));
+        good.chain((0..bad).map(|n| format!("bad\t{n}\n"))).collect::<Vec<_>>()
+    };
+    place.write_log("E1.2026-11-20-20.few.gz", &lines(3, 90));
+    place.write_log("E1.2026-11-20-20.many.gz", &lines(40, 101));
+    place.write_log("E1.2026-11-20-20.less.gz", &lines(120, 110));
+    crate::support::write_gzip(
+        &place.path("logs/E1.2026-11-20-20.mark.gz"),
+        &format!("\u{feff}{}", log_text(&lines(2, 0))),
+    );
+    let summary = place.json(3, &["run", "--output", "json"]);
+    assert_eq!(summary["objects"], json!({"listed": 4, "ingested": 3, "duplicate": 0, "quarantined": 1}), "{summary}");
+    assert_eq!(summary["rows"]["read"], 3 + 120 + 2);
+    let reason = place.query("SELECT reason FROM objects WHERE status = 'quarantined'");
+    assert!(reason[0]["reason"].as_str().unwrap().contains("101 of 141 lines cannot be read"), "{reason:?}");
+}
+
+#[test]
+fn of_many_quarantined_objects_some_are_named_and_all_are_counted() {
+    let place = Place::new("");
+    for number in 0..25 {
+        fs::write(place.path(&format!("logs/{number}.log")), format!("hello {number}\n")).unwrap();
+    }
+    let summary = place.json(3, &["run", "--output", "json"]);
+    let alarms = summary["alarms"].as_array().unwrap();
+    assert_eq!((alarms.len(), &summary["objects"]["quarantined"]), (11, &json!(25)));
+    assert!(alarms[10].as_str().unwrap().contains("25 objects were quarantined"), "{summary}");
+}
+
+/// What the log itself says of the viewer's place beats the GeoIP files.
+#[test]
+fn country_and_operator_of_the_log_beat_the_files() {
+    let place = Place::new("");
+    let text = "#Fields: date time c-ip cs-uri-stem sc-status c-country asn\n\
+                2026-11-20\t20:00:01\t198.18.0.1\t/a\t200\tZZ\t64999\n2026-11-20\t20:00:02\t198.18.0.1\t/a\t200\t-\t-\n";
+    fs::write(place.path("logs/E1.2026-11-20-20.a.log"), text).unwrap();
+    place.json(0, &["run", "--output", "json"]);
+    let rows = place.query("SELECT country, asn FROM requests ORDER BY time");
+    assert_eq!(rows[0], json!({"country": "ZZ", "asn": 64999}));
+    assert_ne!(rows[1]["country"], "ZZ");
 }
 
 /// A table of somebody else's.
