@@ -55,9 +55,12 @@ pub enum ObjectError {
     /// Later attempts may succeed.
     #[error("{0}")]
     Unavailable(String),
-    /// It is not there any more, or not in the version that was listed.
+    /// It is not there any more.
     #[error("{0}")]
     Gone(String),
+    /// It is there, but not in the version that was listed.
+    #[error("{0}")]
+    Changed(String),
     /// We may not read it.
     #[error("{0}")]
     Denied(String),
@@ -81,6 +84,7 @@ pub async fn read(
         SourceError::Denied { reason, .. } => ObjectError::Denied(reason),
         SourceError::Unavailable { reason, .. } => ObjectError::Unavailable(reason),
         SourceError::Gone { reason, .. } => ObjectError::Gone(reason),
+        SourceError::Changed { reason, .. } => ObjectError::Changed(reason),
         SourceError::List { .. } => ObjectError::Unavailable(error.to_string()),
     })?;
     let (name, form, context) = (object.name(), object.form.clone(), context.clone());
@@ -99,7 +103,7 @@ pub async fn read(
 fn check_size(result: Result<ObjectReport, ReadError>, listed: u64) -> Result<ObjectReport, ObjectError> {
     match result {
         Ok(report) if report.size == listed => Ok(report),
-        Ok(report) => Err(ObjectError::Gone(format!("{listed} bytes were listed but {} read", report.size))),
+        Ok(report) => Err(ObjectError::Changed(format!("{listed} bytes were listed but {} read", report.size))),
         Err(ReadError::Gzip { bytes, source }) if bytes < listed => {
             // The decoder stopped before the end of what was listed: broken in the middle, not cut off.
             Err(ObjectError::Broken(format!("broken gzip in the first {bytes} of {listed} bytes: {source}")))

@@ -48,7 +48,8 @@ pub async fn run(common: &Common, args: Args) -> anyhow::Result<Exit> {
             let synced = async {
                 let store = DeltaStore::open(&root).await?;
                 let session = warden.engine.session_over(&store, now).await?;
-                anyhow::Ok(sync(&desired(&session, &policy, now).await?, &group).await?)
+                let desired = desired(&session, &policy, now).await?;
+                anyhow::Ok(sync(&desired, &group, &|| lock.check_held()).await?)
             };
             let synced = synced.await;
             lock.release().await;

@@ -210,9 +210,13 @@ impl Ingestion<'_> {
                 done.failures.push(format!("{}: {reason}; the next run tries again", name()));
                 return;
             }
-            Err(ObjectError::Gone(reason)) => {
-                tracing::warn!("{} is gone since it was listed: {reason}", name());
+            Err(ObjectError::Changed(reason)) => {
+                tracing::warn!("{} has changed since it was listed, the next run reads it: {reason}", name());
                 return;
+            }
+            Err(ObjectError::Gone(reason)) => {
+                let reason = format!("it was deleted after it had been listed, its rows are not counted: {reason}");
+                (ObjectReport::default(), Verdict::quarantined(reason))
             }
             Err(ObjectError::Broken(reason) | ObjectError::Denied(reason)) => {
                 (ObjectReport::default(), Verdict::quarantined(reason.clone()))
@@ -295,7 +299,7 @@ impl Ingestion<'_> {
             let source = source::connect(&place).await;
             let object = LogObject { source, meta, form: form.unwrap_or_default() };
             let outcome = match rollup.read(&object, self.context, PART_BYTES).await? {
-                Ok((report, ..)) if report.digest != digest => Err(ObjectError::Gone("its bytes are others".into())),
+                Ok((report, ..)) if report.digest != digest => Err(ObjectError::Changed("its bytes are others".into())),
                 outcome => outcome,
             };
             match outcome {
@@ -308,7 +312,7 @@ impl Ingestion<'_> {
                 Err(ObjectError::Unavailable(reason) | ObjectError::Denied(reason)) => {
                     return Err(IngestError::Unfinished { batch, reason: format!("{object:?}: {reason}") });
                 }
-                Err(ObjectError::Gone(reason) | ObjectError::Broken(reason)) => {
+                Err(ObjectError::Gone(reason) | ObjectError::Changed(reason) | ObjectError::Broken(reason)) => {
                     let reason =
                         format!("its rows are lost: it changed or went away after batch {batch} was begun: {reason}");
                     done.alarms.push(format!("{object:?}: {reason}"));

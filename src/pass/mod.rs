@@ -28,7 +28,7 @@ use crate::store::{DeltaStore, MemoryStore, Root, StateLock, Store, StoreError};
 use crate::time::rfc3339;
 use crate::upkeep::upkeep;
 use crate::waf::plan::{Plan, plan};
-use crate::waf::{AwsRuleGroup, MAX_CAPACITY, RuleGroup, sync};
+use crate::waf::{AwsRuleGroup, MAX_CAPACITY, RuleGroup, WafError, sync};
 use summary::Summary;
 
 const LAST_GOOD_RUN: Sql = sql!("engine/last_good_run.sql");
@@ -236,8 +236,9 @@ impl Warden {
                 let snapshot = group.read().await?;
                 (sync::plan_for(&desired, &group, &snapshot).await?, WafState::Planned)
             }
-            Some(group) => match sync::sync(&desired, &group).await {
+            Some(group) => match sync::sync(&desired, &group, &|| kept.map_or(Ok(()), DeltaStore::check_held)).await {
                 Ok(synced) => (synced.plan, if synced.changed { WafState::Updated } else { WafState::Unchanged }),
+                Err(WafError::State(error)) => return Err(error.into()),
                 Err(error) => {
                     failures.push(format!("{error}; WAF keeps the rules it has"));
                     (Plan::default(), WafState::NotInStep)

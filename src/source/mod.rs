@@ -56,9 +56,12 @@ pub enum SourceError {
     /// Later attempts may succeed: the network, throttling, an object that is still being written.
     #[error("cannot read {location}/{key} now: {reason}")]
     Unavailable { location: String, key: String, reason: String },
-    /// Removed or replaced since it was listed.
+    /// Removed since it was listed.
     #[error("{location}/{key} is gone: {reason}")]
     Gone { location: String, key: String, reason: String },
+    /// Replaced since it was listed: the next listing shows it as it is.
+    #[error("{location}/{key} has changed: {reason}")]
+    Changed { location: String, key: String, reason: String },
     /// Later attempts fail alike until somebody changes something.
     #[error("cannot read {location}/{key}: {reason}")]
     Denied { location: String, key: String, reason: String },

@@ -107,7 +107,8 @@ impl LogSource for S3Source {
                 let (location, key) = (self.location.clone(), object.key.clone());
                 let reason = aws::explain(&error);
                 Err(match aws::code(&error).unwrap_or_default() {
-                    "NoSuchKey" | "PreconditionFailed" => SourceError::Gone { location, key, reason },
+                    "NoSuchKey" => SourceError::Gone { location, key, reason },
+                    "PreconditionFailed" => SourceError::Changed { location, key, reason },
                     "AccessDenied" | "InvalidObjectState" => {
                         let reason = format!("{reason} (needs s3:GetObject on the prefix)");
                         SourceError::Denied { location, key, reason }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use arrow::record_batch::RecordBatch;
 use async_trait::async_trait;
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, Utc};
 use datafusion::catalog::TableProvider;
 use datafusion::datasource::MemTable;
 use datafusion::prelude::{SessionContext, col, lit};
@@ -29,7 +29,7 @@ use super::{Root, StateLock, Store, StoreError, Transaction};
 use crate::schema::Table;
 
 /// Layout of the state that this program reads and writes.
-const VERSION: u64 = 2;
+const VERSION: u64 = 3;
 const VERSION_FILE: &str = "state.json";
 /// When files were last removed.
 const VACUUM_FILE: &str = "vacuumed";
@@ -40,12 +40,13 @@ const COMPACT_BYTES: NonZeroU64 = NonZeroU64::new(16 << 20).expect("it is not ze
 /// How often a table in S3 is tried again that cannot be loaded.
 const LOAD_RETRIES: u32 = 4;
 
-/// A reader has some tens of commits to go through at most, and commits that a checkpoint holds go after a day.
-const PROPERTIES: [(&str, &str); 2] =
-    [("delta.checkpointInterval", "20"), ("delta.logRetentionDuration", "interval 1 days")];
-
-/// How long a file stays that no version needs any more: longer than any reader runs.
-const KEPT_FOR: TimeDelta = TimeDelta::days(7);
+/// A reader has some tens of commits to go through at most, commits that a checkpoint holds go after a day, and a file stays
+/// for two days that no version needs any more: longer than any reader runs.
+const PROPERTIES: [(&str, &str); 3] = [
+    ("delta.checkpointInterval", "20"),
+    ("delta.logRetentionDuration", "interval 1 days"),
+    ("delta.deletedFileRetentionDuration", "interval 2 days"),
+];
 
 #[derive(Serialize, Deserialize)]
 struct StateFile {
@@ -77,6 +78,7 @@ impl DeltaStore {
             None => {}
         }
         let text = serde_json::to_string(&StateFile { version: VERSION }).expect("a number becomes JSON");
+        store.check_held()?;
         root.write(VERSION_FILE, &(text + "\n")).await?;
         Ok(store)
     }
@@ -90,6 +92,11 @@ impl DeltaStore {
             Some(other) => Err(wrong_version(root, other)),
             None => Err(StoreError::Missing(root.name())),
         }
+    }
+
+    /// An error where the lock was lost, so that the tables may have changed since they were loaded.
+    pub fn check_held(&self) -> Result<(), StoreError> {
+        self.lease.as_ref().map_or(Ok(()), |lease| lease.check())
     }
 
     /// Gives the tables the columns that they lack; their old rows have nulls there, which the views read as what was
@@ -153,14 +160,12 @@ impl DeltaStore {
         .await
     }
 
-    /// Removes the files that no version needs that is younger than a week: what runs that were cut off left behind, and what was
-    /// replaced long before any reader that still runs began.
+    /// Removes the files that no version has needed for the time in [`PROPERTIES`]: what runs that were cut off left behind, and
+    /// what was replaced long before any reader that still runs began.
     pub async fn vacuum(&self) -> Result<(), StoreError> {
         for table in Table::STORED {
-            let vacuum = async |delta: DeltaTable| {
-                let vacuum = delta.vacuum().with_mode(VacuumMode::Full).with_retention_period(KEPT_FOR);
-                vacuum.await.map(|(delta, _)| delta)
-            };
+            let vacuum =
+                async |delta: DeltaTable| delta.vacuum().with_mode(VacuumMode::Full).await.map(|(delta, _)| delta);
             self.change(table, vacuum).await?;
         }
         self.root.write(VACUUM_FILE, &format!("{}\n", crate::time::rfc3339(Utc::now()))).await
@@ -178,9 +183,7 @@ impl DeltaStore {
         table: Table,
         operation: impl AsyncFnOnce(DeltaTable) -> Result<DeltaTable, DeltaTableError>,
     ) -> Result<(), StoreError> {
-        if let Some(lease) = &self.lease {
-            lease.check()?;
-        }
+        self.check_held()?;
         let mut tables = self.tables.lock().await;
         if let Some(delta) = loaded(self, &mut tables, table).await? {
             *delta = operation(delta.clone()).await.map_err(self.error(table))?;
@@ -249,12 +252,16 @@ fn columns(table: Table) -> Result<StructType, DeltaTableError> {
 
 /// The version of the state at a place; none where there is no state yet.
 async fn version(root: &Root) -> Result<Option<u64>, StoreError> {
-    match root.read(VERSION_FILE).await? {
-        Some(file) => match serde_json::from_slice(&file) {
-            Ok(StateFile { version }) => Ok(Some(version)),
-            Err(_) => Err(StoreError::Foreign(root.name())),
-        },
-        None if root.is_empty().await? => Ok(None),
+    let mut file = root.read(VERSION_FILE).await?;
+    if file.is_none() {
+        if root.is_empty().await? {
+            return Ok(None);
+        }
+        // Another run may have made it in between.
+        file = root.read(VERSION_FILE).await?;
+    }
+    match file.and_then(|file| serde_json::from_slice(&file).ok()) {
+        Some(StateFile { version }) => Ok(Some(version)),
         None => Err(StoreError::Foreign(root.name())),
     }
 }
@@ -286,9 +293,7 @@ impl Store for DeltaStore {
         transactions: &[Transaction],
     ) -> Result<(), StoreError> {
         let error = self.error(table);
-        if let Some(lease) = &self.lease {
-            lease.check()?;
-        }
+        self.check_held()?;
         let mut tables = self.tables.lock().await;
         let Some(delta) = loaded(self, &mut tables, table).await? else {
             return Err(self.root.error(std::io::Error::other("it was opened for reading")));

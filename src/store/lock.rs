@@ -63,6 +63,11 @@ impl StateLock {
         }
     }
 
+    /// An error once it is not ours any more, or may not be.
+    pub fn check_held(&self) -> Result<(), StoreError> {
+        self.lease().map_or(Ok(()), |lease| lease.check())
+    }
+
     /// The lease, where it is one: what is written has to ask whether it is still held.
     pub fn lease(&self) -> Option<Arc<Lease>> {
         match self {

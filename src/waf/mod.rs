@@ -10,6 +10,7 @@ pub mod sync;
 use async_trait::async_trait;
 use aws_sdk_wafv2::types::Rule;
 
+use crate::store::StoreError;
 pub use aws::AwsRuleGroup;
 
 /// WCUs of a rule group, at most, and the size assumed where no group can be asked.
@@ -55,6 +56,9 @@ pub enum WafError {
     /// Later attempts fail alike until somebody changes something.
     #[error("WAF does not {action} the rule group {group}: {reason}")]
     Refused { group: String, action: &'static str, reason: String },
+    /// What was to be sent may be out of date.
+    #[error(transparent)]
+    State(#[from] StoreError),
 }
 
 impl WafError {

@@ -14,6 +14,7 @@ use crate::decide::Policy;
 use crate::engine::{EngineError, Sql, fetch, sql, timestamp};
 use crate::history::Origin;
 use crate::session::component::Credential;
+use crate::store::StoreError;
 
 const TARGETS: Sql = sql!("engine/waf_targets.sql");
 
@@ -84,13 +85,17 @@ pub async fn plan_for(desired: &Desired, group: &dyn RuleGroup, snapshot: &Snaps
 }
 
 /// Brings the group in step. A conflict or a busy WAF is tried again, from the reading on, with growing pauses
-/// and for a bounded time.
-pub async fn sync(desired: &Desired, group: &dyn RuleGroup) -> Result<Synced, WafError> {
+/// and for a bounded time. Before each update `held` tells whether the state is still ours, so that `desired` is what is wanted.
+pub async fn sync(
+    desired: &Desired,
+    group: &dyn RuleGroup,
+    held: &(dyn Fn() -> Result<(), StoreError> + Sync),
+) -> Result<Synced, WafError> {
     let started = Instant::now();
     let mut attempt = 0;
     loop {
         attempt += 1;
-        match try_sync(desired, group).await {
+        match try_sync(desired, group, held).await {
             Err(error) if error.is_retryable() => {
                 let pause = pause(attempt, uuid::Uuid::new_v4().as_u128());
                 if started.elapsed() + pause > PATIENCE {
@@ -104,13 +109,18 @@ pub async fn sync(desired: &Desired, group: &dyn RuleGroup) -> Result<Synced, Wa
     }
 }
 
-async fn try_sync(desired: &Desired, group: &dyn RuleGroup) -> Result<Synced, WafError> {
+async fn try_sync(
+    desired: &Desired,
+    group: &dyn RuleGroup,
+    held: &(dyn Fn() -> Result<(), StoreError> + Sync),
+) -> Result<Synced, WafError> {
     let snapshot = group.read().await?;
     let plan = plan_for(desired, group, &snapshot).await?;
     let wanted = rules_for_group(&plan, &snapshot.rules);
     if is_in_force(&wanted, &snapshot.rules) {
         return Ok(Synced { plan, changed: false });
     }
+    held()?;
     group.update(&snapshot, wanted).await?;
     Ok(Synced { plan, changed: true })
 }

@@ -292,6 +292,76 @@ async fn a_waf_that_refuses_fails_the_run_but_loses_nothing() {
     assert_eq!(ids_in(&read_group(&waf, &id).await.rules).len(), 1);
 }
 
+/// A disk on which no file can grow beyond half a kilobyte stands for a full one.
+#[tokio::test]
+async fn a_state_that_cannot_be_written_stops_the_run_before_waf() {
+    let server = AwsServer::start();
+    let waf = waf(&server);
+    let id = make_group(&waf, 100).await;
+    let place = Place::new(&waf_config(&id)).with_env(server.env());
+    place.write_log("E1.2026-11-20-20.aaaa.gz", &shared("SharedSess01", 20, 10, 12));
+    place.json(0, &["run", "--output", "json"]);
+    place.write_log("E1.2026-11-20-20.bbbb.gz", &shared("SharedSess02", 20, 10, 12));
+    server.forget_calls();
+    let run = place.command(&["run"]);
+    let mut full = Command::new("sh");
+    full.args(["-c", "trap '' XFSZ; ulimit -f 1; exec \"$0\" \"$@\""]).arg(run.get_program()).args(run.get_args());
+    full.current_dir(run.get_current_dir().unwrap());
+    full.envs(run.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    let output = full.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("table objects of the state at") && said.contains("File too large"), "{said}");
+    assert_eq!(operations(&server, "wafv2"), [""; 0], "WAF keeps what it has");
+
+    // With room again the run makes up for it, and nothing is there twice.
+    let summary = place.json(0, &["run", "--output", "json"]);
+    assert_eq!((&summary["objects"]["ingested"], &summary["revoked"]), (&1.into(), &1.into()), "{summary}");
+    let requests = shared("x", 20, 10, 12).len();
+    let counted =
+        place.query("SELECT session_id, SUM(requests) AS n FROM activity GROUP BY session_id ORDER BY session_id");
+    assert_eq!(counted.iter().map(|row| row["n"].as_u64().unwrap() as usize).collect::<Vec<_>>(), [requests; 2]);
+}
+
+/// Listed, but not there when it is fetched: that is said, and the rest counts.
+#[tokio::test]
+async fn an_object_that_goes_away_after_the_listing_is_set_aside() {
+    let server = AwsServer::start();
+    let s3 = s3(&server);
+    s3.create_bucket().bucket("logs").send().await.unwrap();
+    let place = Place::with_logs("s3://logs", "").with_env(server.env());
+    std::fs::create_dir(place.path("logs")).unwrap();
+    for (name, session) in [("aaaa", "SharedSess01"), ("bbbb", "SharedSess02")] {
+        let name = format!("E1.2026-11-20-20.{name}.gz");
+        place.write_log(&name, &shared(session, 20, 10, 12));
+        let body = ByteStream::from_path(place.path("logs").join(&name)).await.unwrap();
+        s3.put_object().bucket("logs").key(name).body(body).send().await.unwrap();
+    }
+    server.fail_next("GetObject", 1, "NoSuchKey", 404);
+    let summary = place.json(3, &["run", "--output", "json"]);
+    assert_eq!(
+        (&summary["objects"]["ingested"], &summary["objects"]["quarantined"], &summary["revoked"]),
+        (&1.into(), &1.into(), &1.into()),
+        "{summary}"
+    );
+    assert!(summary["alarms"][0].as_str().unwrap().contains("deleted after it had been listed"), "{summary}");
+    assert_eq!(place.json(0, &["run", "--output", "json"])["objects"]["ingested"], 0, "not tried again unasked");
+    assert_eq!(
+        place.json(0, &["run", "--retry-quarantined", "--output", "json"])["revoked"],
+        1,
+        "it was there after all"
+    );
+
+    // Replaced instead: what stands there now is read by the next run.
+    let name = "E1.2026-11-20-20.cccc.gz";
+    place.write_log(name, &shared("SharedSess03", 20, 10, 12));
+    let body = ByteStream::from_path(place.path("logs").join(name)).await.unwrap();
+    s3.put_object().bucket("logs").key(name).body(body).send().await.unwrap();
+    server.fail_next("GetObject", 1, "PreconditionFailed", 412);
+    assert_eq!(place.json(0, &["run", "--output", "json"])["objects"]["quarantined"], 0);
+    assert_eq!(place.json(0, &["run", "--output", "json"])["revoked"], 1);
+}
+
 #[tokio::test]
 async fn mode_count_counts_and_mode_observe_touches_nothing() {
     let server = AwsServer::start();

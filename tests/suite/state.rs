@@ -60,7 +60,7 @@ fn start(place: &Place) -> Child {
 fn of_two_runs_at_once_one_works() {
     let place = Place::new("");
     let mut left = 0;
-    for round in 0..10 {
+    for round in 0..50 {
         let session = format!("SharedSess{round:02}");
         place.write_log(&format!("E1.2026-11-20-20.{round:04}.gz"), &shared(&session, 20, round, 12));
         let worked = finish_both([start(&place), start(&place)]);
@@ -68,9 +68,9 @@ fn of_two_runs_at_once_one_works() {
         left += 2 - worked;
     }
     assert!(left > 0, "they never met");
-    let expected = 10 * shared("x", 20, 0, 12).len();
+    let expected = 50 * shared("x", 20, 0, 12).len();
     assert_eq!(place.query("SELECT SUM(requests) AS n FROM activity"), [json!({"n": expected})]);
-    assert_eq!(place.query("SELECT COUNT(*) AS n FROM active_revocations"), [json!({"n": 10})]);
+    assert_eq!(place.query("SELECT COUNT(*) AS n FROM active_revocations"), [json!({"n": 50})]);
 }
 
 #[tokio::test]
@@ -93,6 +93,38 @@ async fn of_two_machines_at_once_one_works_and_a_dead_one_is_made_up_for() {
     .await;
     assert_eq!(picture(&place), undisturbed());
     assert_eq!(place.query("SELECT COUNT(*) AS n FROM revocations WHERE event = 'revoked'"), [json!({"n": 8})]);
+}
+
+/// Stopped for so long that another run took its lease over, it goes on: it must see that before it writes anything.
+#[tokio::test]
+async fn a_run_that_lost_its_lease_writes_nothing_more() {
+    let server = AwsServer::start();
+    let place = in_s3(&server).await;
+    let client = s3(&server);
+    let signal = |run: &Child, name: &str| {
+        let sent = std::process::Command::new("kill").args([name, &run.id().to_string()]).status().unwrap();
+        assert!(sent.success());
+    };
+    let paused = place.command(&["run"]).spawn().unwrap();
+    // The tables are made, and nothing is in them yet.
+    let last_made = "warden/tables/runs/_delta_log/00000000000000000000.json";
+    while client.head_object().bucket("state").key(last_made).send().await.is_err() {}
+    signal(&paused, "-STOP");
+    assert_eq!(place.json(0, &["run", "--wait", "--output", "json"])["revoked"], 8);
+
+    let expected = (picture(&place), place.query("SELECT run_id FROM runs"));
+    server.forget_calls();
+    signal(&paused, "-CONT");
+    let output = paused.wait_with_output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("was lost to another run"), "{said}");
+    let commits = server.calls().into_iter().filter(|call| {
+        call.operation == "PutObject" && call.key.as_ref().is_some_and(|key| key.contains("_delta_log"))
+    });
+    assert_eq!(commits.filter(|call| call.status == 200).count(), 0);
+    assert_eq!((picture(&place), place.query("SELECT run_id FROM runs")), expected);
+    assert_eq!(place.json(0, &["run", "--output", "json"])["revoked"], 0, "and the lock is free");
 }
 
 /// Throttling, errors, resets, bodies that break off, for logs and state alike.
