@@ -1,4 +1,8 @@
-//! What a request was for: the kind of file, and the asset that it belongs to.
+//! What a request was for: the kind of file, the asset that it belongs to, and which of its segments.
+
+use std::hash::Hasher;
+
+use twox_hash::XxHash64;
 
 /// Kind of a request, from its path's ending.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,6 +66,22 @@ pub fn asset(path: &str) -> Option<&str> {
     (stem.len() > 1).then_some(stem)
 }
 
+/// The identity of a media segment, 63 bits: the same for all renditions that lie in folders of their own. None for
+/// what is no segment.
+///
+/// A hash of the asset and the file's name; it is stored, so it must never change.
+pub fn segment(path: &str) -> Option<i64> {
+    if kind(path) != Kind::Segment {
+        return None;
+    }
+    let name = path.rsplit('/').next().unwrap_or_default();
+    let mut hash = XxHash64::with_seed(0);
+    hash.write(asset(path).unwrap_or_default().as_bytes());
+    hash.write(b"/");
+    hash.write(name.as_bytes());
+    Some((hash.finish() >> 1) as i64)
+}
+
 /// Whether a folder's name tells a rendition apart rather than an asset.
 fn is_rendition(folder: &str) -> bool {
     const WORDS: [&str; 22] = [
@@ -121,6 +141,21 @@ fn is_rendition(folder: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_segment_is_the_same_in_every_rendition_and_no_other() {
+        let one = segment("/live/sport1/720p/seg_000123.ts").unwrap();
+        assert_eq!(segment("/live/sport1/360p/seg_000123.ts"), Some(one));
+        assert!(one >= 0);
+        assert_ne!(segment("/live/sport1/720p/seg_000124.ts"), Some(one));
+        assert_ne!(segment("/live/sport2/720p/seg_000123.ts"), Some(one));
+        assert_eq!(segment("/live/sport1/720p/index.m3u8"), None);
+        // It is stored: another value would part what is one segment.
+        assert_eq!(segment("/a/b/s1.ts"), Some(2_150_194_131_538_491_885));
+        // One in eight is recorded, whatever the numbering.
+        let recorded = (0..8_000).filter(|n| segment(&format!("/v/x/{n}.m4s")).unwrap() % 8 == 0).count();
+        assert!((800..1_200).contains(&recorded), "{recorded}");
+    }
 
     #[test]
     fn kinds() {

@@ -35,9 +35,10 @@ macro_rules! sql {
 pub(crate) use sql;
 
 /// The public tables, each from what is stored.
-const VIEWS: [(Table, Sql); 8] = [
+const VIEWS: [(Table, Sql); 9] = [
     (Table::Activity, sql!("views/activity.sql")),
     (Table::Refusals, sql!("views/refusals.sql")),
+    (Table::Deliveries, sql!("views/deliveries.sql")),
     (Table::Credentials, sql!("views/credentials.sql")),
     (Table::Findings, sql!("views/findings.sql")),
     (Table::Revocations, sql!("views/revocations.sql")),

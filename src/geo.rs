@@ -1,17 +1,20 @@
-//! Country and operator of an address, from MaxMind-format files.
+//! Country, operator and kind of network of an address, from MaxMind-format files.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use maxminddb::{PathElement, Reader};
 
 use crate::config::GeoIp;
+use crate::network_type::{NetworkType, NetworkTypes};
 
 /// The opened files; without one, its answer is always none.
 #[derive(Default)]
 pub struct Geo {
     country: Option<Reader<Vec<u8>>>,
     asn: Option<Reader<Vec<u8>>>,
+    types: NetworkTypes,
 }
 
 /// What is known of an address.
@@ -19,6 +22,7 @@ pub struct Geo {
 pub struct Place {
     pub country: Option<Country>,
     pub asn: Option<i64>,
+    pub network_type: Option<NetworkType>,
 }
 
 /// An ISO 3166-1 alpha-2 code, upper case.
@@ -40,23 +44,25 @@ impl Country {
     }
 }
 
-/// Why a GeoIP file cannot be used.
+/// Why nothing can be said of addresses.
 #[derive(Debug, thiserror::Error)]
-#[error("[geoip] {key}: cannot use {path}: {source}")]
-pub struct GeoError {
-    key: &'static str,
-    path: PathBuf,
-    source: maxminddb::MaxMindDbError,
+pub enum GeoError {
+    #[error("[geoip] {key}: cannot use {path}: {source}")]
+    File { key: &'static str, path: PathBuf, source: maxminddb::MaxMindDbError },
+    #[error("[lists] {name}: {message}")]
+    List { name: &'static str, message: String },
 }
 
 impl Geo {
-    pub fn open(config: &GeoIp) -> Result<Geo, GeoError> {
+    /// Opens the files. `lists` are those of the config, some of which tell types of networks.
+    pub fn open(config: &GeoIp, lists: &BTreeMap<String, Vec<String>>) -> Result<Geo, GeoError> {
         let open = |key: &'static str, path: &Option<PathBuf>| {
             path.as_deref()
-                .map(|path: &Path| read(path).map_err(|source| GeoError { key, path: path.to_owned(), source }))
+                .map(|path: &Path| read(path).map_err(|source| GeoError::File { key, path: path.to_owned(), source }))
                 .transpose()
         };
-        Ok(Geo { country: open("country", &config.country)?, asn: open("asn", &config.asn)? })
+        let types = NetworkTypes::with_lists(lists).map_err(|(name, message)| GeoError::List { name, message })?;
+        Ok(Geo { country: open("country", &config.country)?, asn: open("asn", &config.asn)?, types })
     }
 
     pub fn place(&self, address: IpAddr) -> Place {
@@ -64,14 +70,22 @@ impl Geo {
         const ISO_CODE: [PathElement<'_>; 2] = [PathElement::Key("country"), PathElement::Key("iso_code")];
         const COUNTRY_CODE: [PathElement<'_>; 1] = [PathElement::Key("country_code")];
         const ASN: [PathElement<'_>; 1] = [PathElement::Key("autonomous_system_number")];
+        const ORGANIZATION: [PathElement<'_>; 1] = [PathElement::Key("autonomous_system_organization")];
         let country = self.country.as_ref().and_then(|reader| {
             let found = reader.lookup(address).ok()?;
             let code: Option<&str> = found.decode_path(&ISO_CODE).ok().flatten();
             code.or_else(|| found.decode_path(&COUNTRY_CODE).ok().flatten()).and_then(Country::parse)
         });
-        let asn: Option<u32> =
-            self.asn.as_ref().and_then(|reader| reader.lookup(address).ok()?.decode_path(&ASN).ok().flatten());
-        Place { country, asn: asn.map(i64::from) }
+        let found = self.asn.as_ref().and_then(|reader| reader.lookup(address).ok());
+        let asn: Option<u32> = found.as_ref().and_then(|found| found.decode_path(&ASN).ok().flatten());
+        let name: Option<&str> = found.as_ref().and_then(|found| found.decode_path(&ORGANIZATION).ok().flatten());
+        let asn = asn.map(i64::from);
+        Place { country, asn, network_type: self.types.of(asn, name) }
+    }
+
+    /// The kind of network of a system that only its number is known of.
+    pub fn network_type(&self, asn: i64) -> Option<NetworkType> {
+        self.types.of(Some(asn), None)
     }
 }
 

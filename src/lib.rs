@@ -27,6 +27,7 @@ pub mod geo;
 pub mod history;
 pub mod ingest;
 pub mod logs;
+pub mod network_type;
 pub mod notices;
 pub mod pass;
 pub mod progress;

@@ -13,6 +13,7 @@ pub enum Table {
     Requests,
     Activity,
     Refusals,
+    Deliveries,
     Credentials,
     Findings,
     Revocations,
@@ -22,10 +23,11 @@ pub enum Table {
 }
 
 impl Table {
-    pub const ALL: [Table; 9] = [
+    pub const ALL: [Table; 10] = [
         Table::Requests,
         Table::Activity,
         Table::Refusals,
+        Table::Deliveries,
         Table::Credentials,
         Table::Findings,
         Table::Revocations,
@@ -35,9 +37,10 @@ impl Table {
     ];
 
     /// The tables that are kept in the state, as Delta tables.
-    pub const STORED: [Table; 7] = [
+    pub const STORED: [Table; 8] = [
         Table::Activity,
         Table::Refusals,
+        Table::Deliveries,
         Table::Credentials,
         Table::Findings,
         Table::Revocations,
@@ -51,6 +54,7 @@ impl Table {
             Table::Requests => "requests",
             Table::Activity => "activity",
             Table::Refusals => "refusals",
+            Table::Deliveries => "deliveries",
             Table::Credentials => "credentials",
             Table::Findings => "findings",
             Table::Revocations => "revocations",
@@ -153,10 +157,11 @@ impl TableSchema {
 }
 
 static SCHEMAS: LazyLock<Vec<TableSchema>> = LazyLock::new(|| {
-    const SOURCES: [(&str, &str); 9] = [
+    const SOURCES: [(&str, &str); 10] = [
         ("requests", include_str!("../schemas/requests.toml")),
         ("activity", include_str!("../schemas/activity.toml")),
         ("refusals", include_str!("../schemas/refusals.toml")),
+        ("deliveries", include_str!("../schemas/deliveries.toml")),
         ("credentials", include_str!("../schemas/credentials.toml")),
         ("findings", include_str!("../schemas/findings.toml")),
         ("revocations", include_str!("../schemas/revocations.toml")),

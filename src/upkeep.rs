@@ -15,8 +15,11 @@ use crate::schema::Table;
 use crate::store::{DeltaStore, StoreError};
 
 /// The tables that are partitioned by hour, and how an hour of them is folded.
-const FOLDED: [(Table, Sql); 2] =
-    [(Table::Activity, sql!("upkeep/fold_activity.sql")), (Table::Refusals, sql!("upkeep/fold_refusals.sql"))];
+const FOLDED: [(Table, Sql); 3] = [
+    (Table::Activity, sql!("upkeep/fold_activity.sql")),
+    (Table::Refusals, sql!("upkeep/fold_refusals.sql")),
+    (Table::Deliveries, sql!("upkeep/fold_deliveries.sql")),
+];
 
 /// The other tables that grow.
 const COMPACTED: [Table; 5] = [Table::Credentials, Table::Findings, Table::Revocations, Table::Objects, Table::Runs];
@@ -45,7 +48,7 @@ fn hour_parameters(hour: &str) -> Option<Vec<(&'static str, ScalarValue)>> {
     Some(vec![("hour", text), ("start", timestamp(start)), ("end", timestamp(start + TimeDelta::hours(1)))])
 }
 
-/// Does what is due. Activity, refusals and credentials of before `now` less `retention` are dropped.
+/// Does what is due. Minute tables and credentials of before `now` less `retention` are dropped.
 pub async fn upkeep(
     engine: &Engine,
     store: &DeltaStore,

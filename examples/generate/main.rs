@@ -21,6 +21,7 @@ use clap::Parser;
 
 use model::addresses::Plan;
 use model::format::Format;
+use model::kinds::Mix;
 use model::mmdb;
 use model::objects::is_object;
 use model::token::Scheme;
@@ -57,6 +58,9 @@ struct Options {
     /// Shortest and longest view.
     #[arg(long, default_value = "40s..4m", value_parser = views)]
     views: Views,
+    /// Which kinds of sessions there are.
+    #[arg(long, value_enum, default_value = "evening")]
+    mix: Mix,
     /// How logs are written.
     #[arg(long, value_enum, default_value = "standard")]
     format: Format,
@@ -93,7 +97,7 @@ fn scenario(options: &Options) -> Result<Scenario> {
     let views = options.views;
     ensure!(options.pirates + grey <= options.sessions, "more pirates and grey sessions than sessions");
     ensure!(
-        options.duration >= TimeDelta::milliseconds(views.longest_span()) + TimeDelta::minutes(1),
+        options.duration >= TimeDelta::milliseconds(views.longest_span(options.mix)) + TimeDelta::minutes(1),
         "the duration is too short for such views"
     );
     Ok(Scenario {
@@ -105,6 +109,7 @@ fn scenario(options: &Options) -> Result<Scenario> {
         grey,
         visits: options.visits.unwrap_or(options.sessions / 2),
         views,
+        mix: options.mix,
         scheme: options.scheme,
     })
 }

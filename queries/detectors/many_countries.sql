@@ -21,7 +21,8 @@
 WITH watching AS (
     SELECT session_id, country, SUM(segments) AS segments, SUM(requests) AS requests
     FROM activity
-    WHERE country IS NOT NULL
+    -- Where a relay or a VPN comes out says nothing of its users.
+    WHERE country IS NOT NULL AND COALESCE(network_type, '') NOT IN ('relay', 'vpn')
     GROUP BY session_id, country
     HAVING SUM(segments) >= $min_segments
 )

@@ -6,10 +6,10 @@
 -- every = "5m"
 -- ttl = "1h"
 -- scope = "session"
--- false_positives = "carrier address pools and VPN exits that change with every connection; strong only when the networks belong to several operators"
+-- false_positives = "carrier address pools that are not known as such, and VPN exits that change with every connection; strong only when the networks belong to several operators"
 --
 -- [params]
--- # Networks in the window beyond which a session is found.
+-- # Networks in the window beyond which a session is found. A carrier's address pool counts as one, and so do all relays.
 -- max_networks = 8
 -- # Strong from so many networks on ...
 -- strong_networks = 24
@@ -25,7 +25,11 @@ WITH watching AS (
     SELECT
         session_id,
         network,
-        COALESCE(CAST(MIN(asn) AS VARCHAR), 'unknown') AS operator,
+        CASE
+            WHEN MIN(network_type) = 'relay' THEN 'relay'
+            ELSE COALESCE(CAST(MIN(asn) AS VARCHAR), 'unknown')
+        END AS operator,
+        MIN(network_type) AS network_type,
         SUM(segments) AS segments,
         SUM(requests) AS requests
     FROM activity
@@ -35,7 +39,12 @@ WITH watching AS (
 ),
 -- Grouped twice: several COUNT(DISTINCT) in one SELECT would hold a hash set per session that nothing bounds.
 per_operator AS (
-    SELECT session_id, operator, COUNT(*) AS networks, SUM(segments) AS segments, SUM(requests) AS requests
+    SELECT
+        session_id,
+        operator,
+        CASE WHEN MIN(network_type) IN ('mobile', 'relay') THEN 1 ELSE COUNT(*) END AS networks,
+        SUM(segments) AS segments,
+        SUM(requests) AS requests
     FROM watching
     GROUP BY session_id, operator
 )

@@ -13,6 +13,7 @@ SELECT
     bool_or(derived) AS derived,
     MIN(ip) AS ip,
     MIN(device) AS device,
+    MIN(network_type) AS network_type,
     CAST(SUM(requests) AS BIGINT) AS requests,
     CAST(SUM(manifests) AS BIGINT) AS manifests,
     CAST(SUM(segments) AS BIGINT) AS segments,

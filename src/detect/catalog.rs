@@ -1,7 +1,7 @@
 //! The detectors that there are: the built-in ones and those of the folder in the config, each compiled
 //! before anything runs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
@@ -14,22 +14,33 @@ use datafusion::dataframe::DataFrame;
 use datafusion::datasource::MemTable;
 use datafusion::prelude::SessionContext;
 
-use super::file::{Detector, DetectorError, DetectorFile};
+use super::file::{Detector, DetectorError, DetectorFile, Scope};
+use super::tables::{PACE, PACE_TABLE};
 use crate::config::suggest::did_you_mean;
 use crate::config::{Config, Mode};
 use crate::engine::{self, Engine};
 use crate::schema::Table;
 
 /// Every built-in detector: name and text. A test compares it with the folder.
-const BUILT_IN: [(&str, &str); 4] = [
+const BUILT_IN: [(&str, &str); 14] = [
+    ("concurrent_networks", include_str!("../../queries/detectors/concurrent_networks.sql")),
+    ("country_hops", include_str!("../../queries/detectors/country_hops.sql")),
+    ("country_overlap", include_str!("../../queries/detectors/country_overlap.sql")),
+    ("foreign_referer", include_str!("../../queries/detectors/foreign_referer.sql")),
+    ("hosting_asn", include_str!("../../queries/detectors/hosting_asn.sql")),
+    ("leaked_token", include_str!("../../queries/detectors/leaked_token.sql")),
     ("many_countries", include_str!("../../queries/detectors/many_countries.sql")),
     ("many_ips", include_str!("../../queries/detectors/many_ips.sql")),
     ("many_user_agents", include_str!("../../queries/detectors/many_user_agents.sql")),
-    ("refused_elsewhere", include_str!("../../queries/detectors/refused_elsewhere.sql")),
+    ("media_overrun", include_str!("../../queries/detectors/media_overrun.sql")),
+    ("network_fanout", include_str!("../../queries/detectors/network_fanout.sql")),
+    ("same_segment", include_str!("../../queries/detectors/same_segment.sql")),
+    ("secure_media_score", include_str!("../../queries/detectors/secure_media_score.sql")),
+    ("token_farm", include_str!("../../queries/detectors/token_farm.sql")),
 ];
 
-/// The minute tables that a detector sees, cut to its window.
-pub const WINDOWED: [Table; 2] = [Table::Activity, Table::Refusals];
+/// Lists that there are whether the config has them or not, then empty.
+const KNOWN_LISTS: [&str; 1] = ["own_referers"];
 
 /// Why the detectors cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -69,10 +80,10 @@ pub async fn load(config: &Config, engine: &Engine) -> Result<Vec<Detector>, Cat
     let mut detectors = Vec::new();
     for file in files.values() {
         let settings = config.detectors.get(&file.name).cloned().unwrap_or_default();
-        let detector = file
+        let mut detector = file
             .with_settings(&settings)
             .map_err(|message| CatalogError::Settings { name: file.name.clone(), message })?;
-        compile(file, &detector, engine, &config.lists).await?;
+        detector.tables = compile(file, &detector, engine, &config.lists).await?;
         if detector.mode != Mode::Off {
             detectors.push(detector);
         }
@@ -102,7 +113,8 @@ fn read_folder(folder: &Path) -> Result<Vec<Result<DetectorFile, DetectorError>>
 
 /// Registers each list as a table with one column `value`.
 pub fn register_lists(session: &SessionContext, lists: &BTreeMap<String, Vec<String>>) -> Result<(), DataFusionError> {
-    for (name, values) in lists {
+    let known = KNOWN_LISTS.into_iter().filter(|name| !lists.contains_key(*name)).map(|name| (name, &[][..]));
+    for (name, values) in lists.iter().map(|(name, values)| (name.as_str(), values.as_slice())).chain(known) {
         let schema = Arc::new(Schema::new(vec![Field::new("value", DataType::Utf8, false)]));
         let column = Arc::new(StringArray::from_iter_values(values));
         let batch = RecordBatch::try_new(schema.clone(), vec![column])?;
@@ -118,23 +130,30 @@ pub async fn plan(session: &SessionContext, detector: &Detector) -> Result<DataF
     if parameters.is_empty() { Ok(frame) } else { frame.with_param_values(ParamValues::from(parameters)) }
 }
 
-/// Compiles a detector over empty tables, as far as a run would.
+/// Compiles a detector over empty tables, as far as a run would. Gives the tables that it reads.
 async fn compile(
     file: &DetectorFile,
     detector: &Detector,
     engine: &Engine,
     lists: &BTreeMap<String, Vec<String>>,
-) -> Result<(), DetectorError> {
+) -> Result<BTreeSet<String>, DetectorError> {
     let refuse = |line: u64, message: String| DetectorError { path: file.path.clone(), line, message };
     let broken = |error: DataFusionError| refuse(line_of(&error, file), first_line(&error));
     let session = engine.session();
-    for table in WINDOWED {
+    for table in [Table::Activity, Table::Refusals, Table::Deliveries] {
         let empty = MemTable::try_new(table.schema().public(), vec![vec![]]).map_err(broken)?;
         session.register_table(table.name(), Arc::new(empty)).map_err(broken)?;
     }
+    let pace = engine::select(&session, PACE.text).await.map_err(broken)?.into_view();
+    session.register_table(PACE_TABLE, pace).map_err(broken)?;
     register_lists(&session, lists).map_err(broken)?;
 
     let frame = engine::select(&session, &file.sql).await.map_err(broken)?;
+    let read = tables_of(&session, &file.sql).map_err(broken)?;
+    if detector.scope != Scope::All && read.contains(PACE_TABLE) {
+        let message = format!("the table {PACE_TABLE} depends on all sessions: the header must say scope = \"all\"");
+        return Err(refuse(file.line_of(PACE_TABLE), message));
+    }
     let mut used: Vec<String> = frame.logical_plan().get_parameter_names().map_err(broken)?.into_iter().collect();
     used.sort();
     for parameter in used {
@@ -168,7 +187,15 @@ async fn compile(
     }
     // Types are checked and functions resolved when the plan is made; an empty run shows the rest.
     frame.collect().await.map_err(broken)?;
-    Ok(())
+    Ok(read)
+}
+
+/// The tables that a statement names.
+fn tables_of(session: &SessionContext, sql: &str) -> Result<BTreeSet<String>, DataFusionError> {
+    let state = session.state();
+    let statement = state.sql_to_statement(sql, &state.config_options().sql_parser.dialect)?;
+    let references = state.resolve_table_references(&statement)?;
+    Ok(references.into_iter().map(|reference| reference.table().to_owned()).collect())
 }
 
 /// The line of the file that an error is about; the first line of the statement where it does not tell.
@@ -199,7 +226,7 @@ mod tests {
 
     const HEADER: &str = "-- [detector]\n-- description = \"d\"\n-- family = \"f\"\n-- strength = \"medium\"\n-- window = \"30m\"\n-- every = \"5m\"\n-- ttl = \"1h\"\n-- scope = \"session\"\n-- false_positives = \"none\"\n-- [params]\n-- most = 3\n";
 
-    async fn compiled(sql: &str) -> Result<(), DetectorError> {
+    async fn compiled(sql: &str) -> Result<BTreeSet<String>, DetectorError> {
         let file = DetectorFile::parse("mine", "mine.sql", &format!("{HEADER}{sql}\n")).unwrap();
         let detector = file.with_settings(&Default::default()).unwrap();
         let lists = BTreeMap::from([("own_referers".to_owned(), vec!["example.com".to_owned()])]);

@@ -135,20 +135,20 @@ pub async fn detect(
     for (_, chunk) in chunks_by_hour(&jobs) {
         load(&session, &chunk, detectors).await?;
         for (window, indexes) in chunk {
-            let mut cut = WindowTables::new(&session, window);
+            let mut cut = WindowTables::new(&session, engine, window);
             for &index in indexes {
                 stage.advance(1);
                 if failed.contains(&index) {
                     continue;
                 }
                 let detector = &detectors[index];
-                let (activity, sessions) = cut.activity(detector.scope, after[index]).await?;
-                let refusals = cut.refusals().await?;
+                let sessions = cut.sessions(detector.scope, after[index]).await?;
+                let tables = cut.of(detector, after[index]).await?;
                 if detector.scope == Scope::Session {
                     detection.sessions_by_end.insert(window.end, sessions.len() as u64);
                 }
                 let started = Instant::now();
-                let result = run(engine, detector, window, activity, refusals, lists, run_id).await;
+                let result = run(engine, detector, window, tables, lists, run_id).await;
                 let stats = detection.detectors.entry(detector.name.clone()).or_default();
                 stats.seconds += started.elapsed().as_secs_f64();
                 match result {

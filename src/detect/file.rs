@@ -1,6 +1,6 @@
 //! A detector file: a comment header in TOML, then one SELECT.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use datafusion::common::ScalarValue;
@@ -224,6 +224,7 @@ impl DetectorFile {
             scope: about.scope,
             mode: settings.mode.or(about.mode).unwrap_or(Mode::Enforce),
             params,
+            tables: BTreeSet::new(),
         })
     }
 }
@@ -244,9 +245,15 @@ pub struct Detector {
     pub scope: Scope,
     pub mode: Mode,
     pub params: BTreeMap<String, Parameter>,
+    /// The tables that it reads; known once it is compiled.
+    pub tables: BTreeSet<String>,
 }
 
 impl Detector {
+    pub fn reads(&self, table: &str) -> bool {
+        self.tables.contains(table)
+    }
+
     /// The values that are bound to `$name`.
     pub fn parameters(&self) -> Vec<(&str, ScalarValue)> {
         self.params.iter().map(|(name, value)| (name.as_str(), value.scalar())).collect()

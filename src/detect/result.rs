@@ -17,22 +17,21 @@ use super::memory_watch::watched;
 use super::window::Window;
 use crate::engine::Engine;
 use crate::rows;
-use crate::schema::Table;
 
 /// Runs one detector on one window. The error is for people: it says what was wrong with the result.
 pub async fn run(
     engine: &Engine,
     detector: &Detector,
     window: Window,
-    activity: Arc<MemTable>,
-    refusals: Arc<MemTable>,
+    tables: Vec<(&'static str, Arc<MemTable>)>,
     lists: &BTreeMap<String, Vec<String>>,
     run_id: &str,
 ) -> Result<Vec<Finding>, String> {
     let session = engine.session();
     let query = async {
-        session.register_table(Table::Activity.name(), activity)?;
-        session.register_table(Table::Refusals.name(), refusals)?;
+        for (name, table) in tables {
+            session.register_table(name, table)?;
+        }
         catalog::register_lists(&session, lists)?;
         catalog::plan(&session, detector).await?.collect().await
     };

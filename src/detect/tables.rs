@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use arrow::array::TimestampMicrosecondArray;
-use arrow::datatypes::{DataType, Field, Schema, TimeUnit};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use arrow::record_batch::RecordBatch;
 use chrono::TimeDelta;
 use datafusion::common::ScalarValue;
@@ -15,7 +15,7 @@ use serde::Deserialize;
 use super::file::{Detector, Scope};
 use super::result::text_column;
 use super::window::Window;
-use crate::engine::{EngineError, Sql, collect, fetch, query_error, register, sql, timestamp};
+use crate::engine::{Engine, EngineError, Sql, collect, fetch, query_error, register, sql, timestamp};
 use crate::schema::Table;
 
 const ACTIVITY_OF_TOUCHED: Sql = sql!("engine/activity_of_touched.sql");
@@ -24,7 +24,17 @@ const REFUSALS_BETWEEN: Sql = sql!("engine/refusals_between.sql");
 const WINDOW_OF_TOUCHED: Sql = sql!("engine/window_of_touched.sql");
 const WINDOW_OF_ALL: Sql = sql!("engine/window_of_all.sql");
 const WINDOW_OF_REFUSALS: Sql = sql!("engine/window_of_refusals.sql");
+const DELIVERIES_OF_LOADED: Sql = sql!("engine/deliveries_of_loaded.sql");
+const WINDOW_OF_DELIVERIES: Sql = sql!("engine/window_of_deliveries.sql");
+const WINDOW_OF_TOUCHED_DELIVERIES: Sql = sql!("engine/window_of_touched_deliveries.sql");
+pub const PACE: Sql = sql!("engine/pace.sql");
 const SESSIONS_IN_MINUTES: Sql = sql!("engine/sessions_in_minutes.sql");
+
+/// What one viewer of a session's contents fetches in a minute: a table for detectors with scope = "all".
+pub const PACE_TABLE: &str = "pace";
+
+/// The tables that a detector can read, cut to its window.
+pub const WINDOWED: [&str; 4] = ["activity", "refusals", "deliveries", PACE_TABLE];
 
 /// Loads the folded rows that the windows of a chunk can see.
 pub async fn load(
@@ -35,67 +45,114 @@ pub async fn load(
     let start = chunk.iter().map(|(window, _)| window.start).min().unwrap_or_default();
     let end = chunk.iter().map(|(window, _)| window.end).max().unwrap_or_default();
     let bounds = || vec![("start", timestamp(start)), ("end", timestamp(end))];
-    let all = chunk.iter().any(|(_, indexes)| indexes.iter().any(|&index| detectors[index].scope == Scope::All));
+    let of_chunk = || chunk.iter().flat_map(|(_, indexes)| indexes.iter().map(|&index| &detectors[index]));
+    let all = of_chunk().any(|detector| detector.scope == Scope::All);
     register(session, "loaded_activity", if all { ACTIVITY_BETWEEN } else { ACTIVITY_OF_TOUCHED }, bounds()).await?;
-    register(session, "loaded_refusals", REFUSALS_BETWEEN, bounds()).await
+    register(session, "loaded_refusals", REFUSALS_BETWEEN, bounds()).await?;
+    if of_chunk().any(|detector| detector.reads(Table::Deliveries.name())) {
+        register(session, "loaded_deliveries", DELIVERIES_OF_LOADED, bounds()).await?;
+    }
+    Ok(())
 }
 
-/// A minute table cut to a window, and the sessions in it.
-pub type Cut = (Arc<MemTable>, Arc<HashSet<String>>);
+/// A table cut to a window, and its rows.
+type Cut = (Arc<MemTable>, Vec<RecordBatch>);
 
-/// The minute tables cut to one window, made once for all detectors that see the same.
+/// The tables of one window, each made once for all detectors that see the same.
 pub struct WindowTables<'a> {
     session: &'a SessionContext,
+    engine: &'a Engine,
     window: Window,
-    cut: HashMap<(Table, Option<i64>), Cut>,
+    /// By name, and the batch after which rows are new, where that matters.
+    cut: HashMap<(&'static str, Option<i64>), Cut>,
+    sessions: HashMap<Option<i64>, Arc<HashSet<String>>>,
 }
 
 impl<'a> WindowTables<'a> {
-    pub fn new(session: &'a SessionContext, window: Window) -> Self {
-        WindowTables { session, window, cut: HashMap::new() }
+    pub fn new(session: &'a SessionContext, engine: &'a Engine, window: Window) -> Self {
+        WindowTables { session, engine, window, cut: HashMap::new(), sessions: HashMap::new() }
     }
 
-    fn bounds(&self) -> Vec<(&'static str, ScalarValue)> {
-        vec![("start", timestamp(self.window.start)), ("end", timestamp(self.window.end))]
+    /// Every table that a detector reads, which has evaluated the rows of batches until `after`.
+    pub async fn of(
+        &mut self,
+        detector: &Detector,
+        after: i64,
+    ) -> Result<Vec<(&'static str, Arc<MemTable>)>, EngineError> {
+        // With scope = "all" everybody is looked at again.
+        let after = (detector.scope == Scope::Session).then_some(after);
+        let mut tables = Vec::new();
+        for name in WINDOWED {
+            if detector.reads(name) {
+                tables.push((name, self.table(name, after).await?));
+            }
+        }
+        Ok(tables)
     }
 
-    /// The window's activity, and the sessions in it.
-    pub async fn activity(&mut self, scope: Scope, after: i64) -> Result<Cut, EngineError> {
-        let key = (Table::Activity, (scope == Scope::Session).then_some(after));
-        if let Some(known) = self.cut.get(&key) {
+    /// The sessions that such a detector looks at.
+    pub async fn sessions(&mut self, scope: Scope, after: i64) -> Result<Arc<HashSet<String>>, EngineError> {
+        let after = (scope == Scope::Session).then_some(after);
+        if let Some(known) = self.sessions.get(&after) {
             return Ok(known.clone());
         }
-        let mut parameters = self.bounds();
-        let sql = match scope {
-            Scope::Session => {
-                parameters.push(("after", ScalarValue::Int64(Some(after))));
-                WINDOW_OF_TOUCHED
-            }
-            Scope::All => WINDOW_OF_ALL,
-        };
-        let (schema, batches) = collect(self.session, sql, parameters).await?;
+        self.activity(after).await?;
+        let rows = |message| EngineError::Rows { file: WINDOW_OF_ALL.file, message };
         let mut sessions = HashSet::new();
-        for batch in &batches {
-            let ids =
-                text_column(batch, "session_id").map_err(|message| EngineError::Rows { file: sql.file, message })?;
-            sessions.extend(ids.into_iter().flatten());
+        for batch in &self.cut[&(Table::Activity.name(), after)].1 {
+            sessions.extend(text_column(batch, "session_id").map_err(rows)?.into_iter().flatten());
         }
-        let table = MemTable::try_new(schema, vec![batches]).map_err(|error| query_error(sql, error))?;
-        let made = (Arc::new(table), Arc::new(sessions));
-        self.cut.insert(key, made.clone());
-        Ok(made)
+        let sessions = Arc::new(sessions);
+        self.sessions.insert(after, sessions.clone());
+        Ok(sessions)
     }
 
-    /// The window's refusals, of all sessions.
-    pub async fn refusals(&mut self) -> Result<Arc<MemTable>, EngineError> {
-        let key = (Table::Refusals, None);
-        if let Some((table, _)) = self.cut.get(&key) {
-            return Ok(table.clone());
+    async fn activity(&mut self, after: Option<i64>) -> Result<Arc<MemTable>, EngineError> {
+        self.cut(Table::Activity.name(), after, if after.is_some() { WINDOW_OF_TOUCHED } else { WINDOW_OF_ALL }).await
+    }
+
+    async fn table(&mut self, name: &'static str, after: Option<i64>) -> Result<Arc<MemTable>, EngineError> {
+        if name == Table::Activity.name() {
+            self.activity(after).await
+        } else if name == Table::Refusals.name() {
+            self.cut(name, None, WINDOW_OF_REFUSALS).await
+        } else if name == Table::Deliveries.name() {
+            self.cut(name, after, if after.is_some() { WINDOW_OF_TOUCHED_DELIVERIES } else { WINDOW_OF_DELIVERIES })
+                .await
+        } else {
+            self.pace().await
         }
-        let (schema, batches) = collect(self.session, WINDOW_OF_REFUSALS, self.bounds()).await?;
-        let table = MemTable::try_new(schema, vec![batches]).map_err(|error| query_error(WINDOW_OF_REFUSALS, error))?;
+    }
+
+    async fn pace(&mut self) -> Result<Arc<MemTable>, EngineError> {
+        if let Some((known, _)) = self.cut.get(&(PACE_TABLE, None)) {
+            return Ok(known.clone());
+        }
+        let activity = self.activity(None).await?;
+        let session = self.engine.session();
+        session.register_table(Table::Activity.name(), activity).map_err(|error| query_error(PACE, error))?;
+        self.keep(PACE_TABLE, None, PACE, collect(&session, PACE, vec![]).await?)
+    }
+
+    async fn cut(&mut self, name: &'static str, after: Option<i64>, sql: Sql) -> Result<Arc<MemTable>, EngineError> {
+        if let Some((known, _)) = self.cut.get(&(name, after)) {
+            return Ok(known.clone());
+        }
+        let mut parameters = vec![("start", timestamp(self.window.start)), ("end", timestamp(self.window.end))];
+        parameters.extend(after.map(|after| ("after", ScalarValue::Int64(Some(after)))));
+        self.keep(name, after, sql, collect(self.session, sql, parameters).await?)
+    }
+
+    fn keep(
+        &mut self,
+        name: &'static str,
+        after: Option<i64>,
+        sql: Sql,
+        (schema, batches): (SchemaRef, Vec<RecordBatch>),
+    ) -> Result<Arc<MemTable>, EngineError> {
+        let table = MemTable::try_new(schema, vec![batches.clone()]).map_err(|error| query_error(sql, error))?;
         let table = Arc::new(table);
-        self.cut.insert(key, (table.clone(), Arc::default()));
+        self.cut.insert((name, after), (table.clone(), batches));
         Ok(table)
     }
 }

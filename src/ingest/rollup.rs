@@ -18,8 +18,9 @@ use crate::rows;
 use crate::schema::Table;
 
 /// Each stored minute table and its roll-up, in the order in which a batch is committed.
-const ROLLUPS: [(Table, Sql); 3] = [
+const ROLLUPS: [(Table, Sql); 4] = [
     (Table::Refusals, sql!("rollup_refusals.sql")),
+    (Table::Deliveries, sql!("rollup_deliveries.sql")),
     (Table::Credentials, sql!("rollup_credentials.sql")),
     (Table::Activity, sql!("rollup.sql")),
 ];
@@ -42,7 +43,7 @@ pub struct Rollup<'a> {
 
 /// Rolled-up rows, table by table as in [`ROLLUPS`].
 #[derive(Default)]
-pub struct Rolled([Vec<RecordBatch>; 3]);
+pub struct Rolled([Vec<RecordBatch>; ROLLUPS.len()]);
 
 /// An object that was read to its end: its report, the rows that are still to be rolled up (together with
 /// those of other objects), and what was rolled up of a very large one. Or why it was not.

@@ -14,6 +14,7 @@ use super::decode::decode;
 use super::fields::{Field, FieldSet};
 use super::{Counts, LogLine, ReadContext};
 use crate::geo::Place;
+use crate::network_type::NetworkType;
 use crate::session::request::Request;
 use crate::session::{self, Playback};
 use crate::viewer;
@@ -54,6 +55,7 @@ enum Source {
     Network,
     Country,
     Asn,
+    NetworkType,
     UserAgent,
     Device,
     RefererHost,
@@ -61,6 +63,7 @@ enum Source {
     Host,
     Path,
     Content,
+    Segment,
     Kind,
     Status,
     Bytes,
@@ -90,6 +93,7 @@ impl Source {
             "network" => Source::Network,
             "country" => Source::Country,
             "asn" => Source::Asn,
+            "network_type" => Source::NetworkType,
             "user_agent" => Source::UserAgent,
             "device" => Source::Device,
             "referer_host" => Source::RefererHost,
@@ -97,6 +101,7 @@ impl Source {
             "host" => Source::Host,
             "path" => Source::Path,
             "content" => Source::Content,
+            "segment" => Source::Segment,
             "kind" => Source::Kind,
             "status" => Source::Status,
             "bytes" => Source::Bytes,
@@ -166,7 +171,9 @@ impl RequestBuilder {
             .map(|field| (Source::of(field.name()), ColumnBuilder::new(field.data_type())))
             .collect();
         RequestBuilder {
-            wants_place: columns.iter().any(|(source, _)| matches!(source, Source::Country | Source::Asn)),
+            wants_place: columns
+                .iter()
+                .any(|(source, _)| matches!(source, Source::Country | Source::Asn | Source::NetworkType)),
             schema,
             columns,
             context: context.clone(),
@@ -215,7 +222,7 @@ impl RequestBuilder {
             match source {
                 Source::Distribution => &[Field::Distribution],
                 Source::Country => &[Field::Country],
-                Source::Asn => &[Field::Asn],
+                Source::Asn | Source::NetworkType => &[Field::Asn],
                 Source::UserAgent | Source::Device => &[Field::UserAgent],
                 Source::RefererHost => &[Field::Referer],
                 Source::Method => &[Field::Method],
@@ -314,6 +321,7 @@ impl RequestBuilder {
                 }
                 Source::Country => Value::Text(place.country.as_ref().map(|country| country.as_str())),
                 Source::Asn => Value::Int(place.asn),
+                Source::NetworkType => Value::Text(place.network_type.map(NetworkType::name)),
                 Source::UserAgent => Value::Text(user_agent.as_deref()),
                 Source::Device => Value::Text(Some(viewer::device(user_agent.as_deref()))),
                 Source::RefererHost => {
@@ -327,6 +335,7 @@ impl RequestBuilder {
                 }
                 Source::Path => Value::Text(Some(bare_path)),
                 Source::Content => Value::Text(crate::content::asset(bare_path)),
+                Source::Segment => Value::Int(crate::content::segment(bare_path)),
                 Source::Kind => Value::Text(Some(crate::content::kind(bare_path).name())),
                 Source::Status => Value::Int(Some(status)),
                 Source::Bytes => Value::Int(Some(bytes)),
@@ -369,7 +378,11 @@ impl RequestBuilder {
             place.country = Some(country);
         }
         if let Some(asn) = line.asn.and_then(|asn| asn.parse::<u32>().ok()) {
-            place.asn = Some(i64::from(asn));
+            let asn = i64::from(asn);
+            if place.asn != Some(asn) {
+                place.asn = Some(asn);
+                place.network_type = self.context.geo.network_type(asn);
+            }
         }
         place
     }

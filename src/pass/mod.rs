@@ -102,7 +102,7 @@ impl Warden {
         }
         let context = ReadContext {
             sessions: config.sessions.clone().into(),
-            geo: Arc::new(Geo::open(&config.geoip)?),
+            geo: Arc::new(Geo::open(&config.geoip, &config.lists)?),
             refused_status: config.detect.refused_status.clone().into(),
         };
         Ok(Warden { config, engine, detectors, context })

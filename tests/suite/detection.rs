@@ -310,6 +310,7 @@ fn small() -> model::traffic::Scenario {
         grey: 2,
         visits: 50,
         views: model::views::Views { least: 40_000, most: 240_000 },
+        mix: model::kinds::Mix::Evening,
         scheme: model::token::Scheme::SecureMediaDelivery { bound: true },
     }
 }

@@ -26,6 +26,7 @@ pub fn scenario(scheme: Scheme) -> traffic::Scenario {
         grey: 1,
         visits: 10,
         views: model::views::Views { least: 40_000, most: 180_000 },
+        mix: model::kinds::Mix::Evening,
         scheme,
     }
 }
@@ -455,7 +456,7 @@ fn a_leaked_stream_key_is_reported_and_blocks_nobody() {
         .as_array()
         .unwrap()
         .iter()
-        .filter(|finding| finding["detector"] == "refused_elsewhere")
+        .filter(|finding| finding["detector"] == "leaked_token")
         .map(|finding| finding["session_id"].as_str().unwrap().to_owned())
         .collect();
     assert_eq!(found, framed);

@@ -313,7 +313,7 @@ fn only_accepted_requests_incriminate() {
     // That somebody tries the id is told, and is no evidence against it.
     assert_eq!(
         place.query("SELECT DISTINCT detector, strength FROM findings"),
-        [json!({"detector": "refused_elsewhere", "strength": "weak"})]
+        [json!({"detector": "leaked_token", "strength": "weak"})]
     );
     assert_eq!(place.query("SELECT COUNT(*) AS n FROM credentials")[0]["n"], 0);
     assert_eq!(place.query("SELECT SUM(requests) AS n FROM refusals WHERE session_id = 'VictimSess01'")[0]["n"], 240);

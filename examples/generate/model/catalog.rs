@@ -56,6 +56,11 @@ impl Content {
         Content { root: format!("/vod/film-{film:04}"), delivery: Delivery::Vod }
     }
 
+    /// A clip that is put into streams.
+    pub fn advertisement(number: u32) -> Self {
+        Content { root: format!("/ads/clip-{number:03}"), delivery: Delivery::Vod }
+    }
+
     /// Path of the master playlist.
     pub fn master(&self) -> String {
         format!("{}/master.m3u8", self.root)

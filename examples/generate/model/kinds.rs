@@ -49,6 +49,43 @@ pub enum Kind {
     RingAbroad,
     /// Two homes of a family.
     TwoHomes,
+    /// A phone whose carrier takes another address for every connection, or nearly for every request.
+    CarrierPool,
+    /// An app that is updated in the middle.
+    AppUpdate,
+    /// A viewer behind a privacy relay.
+    PrivateRelay,
+    /// A viewer who switches a VPN on, and perhaps off again.
+    VpnSwitched,
+    /// A viewer who goes from one country to another.
+    Traveller,
+    /// A stream with advertisements that the server puts in.
+    Advertisements,
+    /// A viewer who skips through a film.
+    Scrubber,
+    /// 5 to 8 homes of one country that share one session.
+    SmallRing,
+    /// The same, with one user agent.
+    RingOneAgent,
+    /// A server that takes the stream, and those whom it feeds.
+    RipperFanout,
+    /// A site that embeds the stream.
+    LeechSite,
+    /// A machine that takes the stream through one VPN exit after the other.
+    RotatingRipper,
+    /// 3 or 4 homes in different countries.
+    SlowRing,
+    /// One token on many assets at once.
+    TokenFarm,
+}
+
+/// Which kinds of sessions there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Mix {
+    /// The plain kinds of an evening: what the fixtures are made of.
+    Evening,
+    /// Every kind, the pirates' in equal parts.
+    Wide,
 }
 
 /// Kinds of a label with their shares, relative to each other.
@@ -64,6 +101,35 @@ const BENIGN: &[(Kind, usize)] = &[
 ];
 const PIRATE: &[(Kind, usize)] = &[(Kind::SharedLink, 3), (Kind::Ring, 3), (Kind::RingAbroad, 2)];
 const GREY: &[(Kind, usize)] = &[(Kind::TwoHomes, 1)];
+
+/// The same, of the wide mix.
+const WIDE_BENIGN: &[(Kind, usize)] = &[
+    (Kind::Home, 24),
+    (Kind::HomeDualStack, 18),
+    (Kind::Phone, 8),
+    (Kind::Casting, 6),
+    (Kind::PlayerTwoAgents, 6),
+    (Kind::Office, 6),
+    (Kind::Commuter, 5),
+    (Kind::FramedVictim, 2),
+    (Kind::CarrierPool, 7),
+    (Kind::AppUpdate, 3),
+    (Kind::PrivateRelay, 5),
+    (Kind::VpnSwitched, 3),
+    (Kind::Traveller, 3),
+    (Kind::Advertisements, 5),
+    (Kind::Scrubber, 5),
+];
+const WIDE_PIRATE: &[(Kind, usize)] = &[
+    (Kind::SharedLink, 1),
+    (Kind::SmallRing, 1),
+    (Kind::RingOneAgent, 1),
+    (Kind::RipperFanout, 1),
+    (Kind::LeechSite, 1),
+    (Kind::RotatingRipper, 1),
+    (Kind::SlowRing, 1),
+    (Kind::TokenFarm, 1),
+];
 
 /// Every benign kind occurs at least so often, where there are sessions enough.
 const LEAST: usize = 5;
@@ -84,13 +150,27 @@ impl Kind {
             Kind::Ring => "ring",
             Kind::RingAbroad => "ring_abroad",
             Kind::TwoHomes => "two_homes",
+            Kind::CarrierPool => "carrier_pool",
+            Kind::AppUpdate => "app_update",
+            Kind::PrivateRelay => "private_relay",
+            Kind::VpnSwitched => "vpn_switched",
+            Kind::Traveller => "traveller",
+            Kind::Advertisements => "advertisements",
+            Kind::Scrubber => "scrubber",
+            Kind::SmallRing => "small_ring",
+            Kind::RingOneAgent => "ring_one_agent",
+            Kind::RipperFanout => "ripper_fanout",
+            Kind::LeechSite => "leech_site",
+            Kind::RotatingRipper => "rotating_ripper",
+            Kind::SlowRing => "slow_ring",
+            Kind::TokenFarm => "token_farm",
         }
     }
 
     /// What it is.
     pub fn label(self) -> Label {
         let among = |kinds: &[(Kind, usize)]| kinds.iter().any(|(kind, _)| *kind == self);
-        if among(PIRATE) {
+        if among(PIRATE) || among(WIDE_PIRATE) {
             Label::Pirate
         } else if among(GREY) {
             Label::Grey
@@ -98,15 +178,36 @@ impl Kind {
             Label::Benign
         }
     }
+
+    /// Only the wide mix has it.
+    pub fn is_wide(self) -> bool {
+        let among = |kinds: &[(Kind, usize)]| kinds.iter().any(|(kind, _)| *kind == self);
+        !among(BENIGN) && !among(PIRATE) && !among(GREY)
+    }
+}
+
+impl Mix {
+    fn shares(self, label: Label) -> &'static [(Kind, usize)] {
+        match (self, label) {
+            (_, Label::Grey) => GREY,
+            (Mix::Evening, Label::Benign) => BENIGN,
+            (Mix::Evening, Label::Pirate) => PIRATE,
+            (Mix::Wide, Label::Benign) => WIDE_BENIGN,
+            (Mix::Wide, Label::Pirate) => WIDE_PIRATE,
+        }
+    }
+
+    /// All of its kinds.
+    pub fn kinds(self) -> impl Iterator<Item = Kind> {
+        let labels = [Label::Benign, Label::Pirate, Label::Grey];
+        labels.into_iter().flat_map(move |label| self.shares(label)).map(|(kind, _)| *kind)
+    }
 }
 
 /// How many sessions of a label there are of each kind.
-pub fn counts(label: Label, sessions: usize) -> Vec<(Kind, usize)> {
-    let (shares, least) = match label {
-        Label::Benign => (BENIGN, LEAST.min(sessions / (2 * BENIGN.len()))),
-        Label::Pirate => (PIRATE, 0),
-        Label::Grey => (GREY, 0),
-    };
+pub fn counts(mix: Mix, label: Label, sessions: usize) -> Vec<(Kind, usize)> {
+    let shares = mix.shares(label);
+    let least = if label == Label::Benign { LEAST.min(sessions / (2 * shares.len())) } else { 0 };
     let total: usize = shares.iter().map(|(_, share)| share).sum();
     let mut counts: Vec<_> =
         shares.iter().map(|&(kind, share)| (kind, (sessions * share / total).max(least))).collect();
@@ -133,16 +234,17 @@ mod tests {
 
     #[test]
     fn counts_add_up() {
-        for label in [Label::Benign, Label::Pirate, Label::Grey] {
+        let labels = [Label::Benign, Label::Pirate, Label::Grey];
+        for (mix, label) in [Mix::Evening, Mix::Wide].into_iter().flat_map(|mix| labels.map(|label| (mix, label))) {
             for sessions in [0, 1, 7, 8, 95, 100, 12_345] {
-                let counts = counts(label, sessions);
+                let counts = counts(mix, label, sessions);
                 let given: usize = counts.iter().map(|(_, count)| count).sum();
                 assert_eq!(given, sessions);
                 assert!(counts.iter().all(|(kind, _)| kind.label() == label));
             }
         }
-        assert!(counts(Label::Benign, 90).iter().all(|(_, count)| *count >= 5));
-        let eight: Vec<_> = counts(Label::Pirate, 8).iter().map(|c| c.1).collect();
+        assert!(counts(Mix::Evening, Label::Benign, 90).iter().all(|(_, count)| *count >= 5));
+        let eight: Vec<_> = counts(Mix::Evening, Label::Pirate, 8).iter().map(|c| c.1).collect();
         assert_eq!(eight, [3, 3, 2]);
     }
 }

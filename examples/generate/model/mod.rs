@@ -24,6 +24,7 @@ pub mod token;
 pub mod traffic;
 pub mod viewers;
 pub mod views;
+pub mod wide;
 
 use std::io;
 use std::path::{Path, PathBuf};

@@ -147,6 +147,66 @@ pub fn carrier(rng: &mut impl Rng, plan: &Plan, country: &str, from: i64, to: i6
     Path(attachments)
 }
 
+/// A phone whose carrier takes another address of its pool at least every `longest` milliseconds.
+pub fn pool(rng: &mut impl Rng, plan: &Plan, country: &str, from: i64, to: i64, longest: i64) -> Path {
+    let operator = plan.pick(rng, Access::Mobile, country);
+    let region = u32::from(operator.v4_host(rng)) & !0xff;
+    let size = rng.random_range(6..250_u32);
+    let edge = *edges(operator.country).choose(rng).expect("not empty");
+    let mbit = rng.random_range(3..40);
+    hops(rng, from, to, longest, |rng, from| Attachment {
+        from,
+        v4: Ipv4Addr::from(region + 1 + rng.random_range(0..size)),
+        v6: None,
+        edge,
+        mbit,
+    })
+}
+
+/// The exits of a relay in some countries, each for at most `longest` milliseconds.
+pub fn relay(rng: &mut impl Rng, plan: &Plan, countries: &[&str], from: i64, to: i64, longest: i64) -> Path {
+    let mbit = rng.random_range(8..60);
+    let dual_stack = rng.random_ratio(1, 2);
+    hops(rng, from, to, longest, |rng, from| {
+        let country = *countries.choose(rng).expect("one at least");
+        let operator = plan.pick(rng, Access::Relay, country);
+        let v6 = dual_stack.then(|| {
+            let prefix = operator.v6_prefix(rng);
+            interface(rng, prefix)
+        });
+        let edge = edges(operator.country)[0];
+        Attachment { from, v4: operator.v4_host(rng), v6, edge, mbit }
+    })
+}
+
+/// Servers of some kinds, anywhere, each for at most `longest` milliseconds.
+pub fn exits(rng: &mut impl Rng, plan: &Plan, kinds: &[Access], from: i64, to: i64, longest: i64) -> Path {
+    let mbit = rng.random_range(20..120);
+    hops(rng, from, to, longest, |rng, from| {
+        let access = *kinds.choose(rng).expect("one at least");
+        let all: Vec<&Operator> = plan.operators().iter().filter(|operator| operator.access == access).collect();
+        let operator = all.choose(rng).expect("the plan has some of each kind");
+        Attachment { from, v4: operator.v4_host(rng), v6: None, edge: edges(operator.country)[0], mbit }
+    })
+}
+
+/// One attachment after the other, each for a third of `longest` to all of it.
+fn hops<R: Rng>(
+    rng: &mut R,
+    from: i64,
+    to: i64,
+    longest: i64,
+    mut attach: impl FnMut(&mut R, i64) -> Attachment,
+) -> Path {
+    let mut attachments = vec![];
+    let mut start = from;
+    while start < to {
+        attachments.push(attach(rng, start));
+        start += rng.random_range(longest / 3..=longest);
+    }
+    Path(attachments)
+}
+
 /// A random interface identifier in a /64.
 fn interface(rng: &mut impl Rng, prefix: u64) -> Ipv6Addr {
     Ipv6Addr::from((u128::from(prefix) << 64) | u128::from(rng.random::<u64>()))

@@ -29,6 +29,10 @@ pub struct Viewing {
     pub agents: Agents,
     /// Whether manifests and segments are fetched by different devices of the network.
     pub two_devices: bool,
+    /// The viewer skips again and again.
+    pub restless: bool,
+    /// Only the playlists are fetched, by somebody else than the player.
+    pub manifests_only: bool,
     pub referer: Option<Arc<str>>,
 }
 
@@ -112,7 +116,9 @@ impl Player<'_> {
 
     /// A film: segments at the pace of play once the buffer is full; seeks.
     fn film(&mut self) {
-        let resumes = self.rng.random_ratio(2, 5);
+        // A clip begins at its beginning.
+        let clip = self.viewing.content.root.starts_with("/ads/");
+        let resumes = self.rng.random_ratio(2, 5) && !clip;
         let mut next = if resumes { self.rng.random_range(0..FILM_SEGMENTS * 3 / 4) } else { 0 };
         let mut burst = BUFFER_SEGMENTS;
         while self.now < self.viewing.to && next < FILM_SEGMENTS {
@@ -123,7 +129,7 @@ impl Player<'_> {
                 continue;
             }
             self.now += self.rng.random_range(SEGMENT_MS - 900..SEGMENT_MS + 300);
-            if self.rng.random_ratio(1, 80) {
+            if self.rng.random_ratio(1, if self.viewing.restless { 4 } else { 80 }) {
                 self.abort_segment(next);
                 next = (next + self.rng.random_range(-40..120)).clamp(0, FILM_SEGMENTS - 10);
                 burst = BUFFER_SEGMENTS - 1;
@@ -182,6 +188,9 @@ impl Player<'_> {
     }
 
     fn fetch_segment(&mut self, number: i64) {
+        if self.viewing.manifests_only {
+            return;
+        }
         let content = &self.viewing.content;
         let path = content.segment(LADDER[self.variant], number);
         let bytes = content.segment_bytes(LADDER[self.variant], number);

@@ -7,7 +7,7 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::addresses::{Plan, viewer_country};
-use super::kinds::{self, Kind, Label};
+use super::kinds::{self, Kind, Label, Mix};
 use super::networks::{Line, MINUTE};
 use super::noise;
 use super::request::Request;
@@ -37,6 +37,7 @@ pub struct Scenario {
     /// Visits that hold no session: pages, crawlers, scanners.
     pub visits: usize,
     pub views: Views,
+    pub mix: Mix,
     pub scheme: Scheme,
 }
 
@@ -122,7 +123,7 @@ impl Stream {
         let Scenario { sessions, pirates, grey, visits, .. } = self.scenario;
         let benign = sessions.saturating_sub(pirates + grey);
         let labels = [(Label::Benign, benign), (Label::Pirate, pirates), (Label::Grey, grey)];
-        let counts = labels.into_iter().flat_map(|(label, n)| kinds::counts(label, n));
+        let counts = labels.into_iter().flat_map(|(label, n)| kinds::counts(self.scenario.mix, label, n));
         let mut number = 0;
         for (kind, count) in counts {
             for place in 0..count {
@@ -236,6 +237,7 @@ pub mod tests {
             grey: 2,
             visits: 40,
             views: Views { least: MINUTE, most: 8 * MINUTE },
+            mix: Mix::Evening,
             scheme: Scheme::SecureMediaDelivery { bound: true },
         }
     }

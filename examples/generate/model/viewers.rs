@@ -9,7 +9,7 @@ use rand_chacha::ChaCha8Rng;
 use super::addresses::{Plan, viewer_country};
 use super::agents::{self, Agents, Family, casting, home_device, split};
 use super::catalog::Content;
-use super::kinds::Kind;
+use super::kinds::{Kind, Label};
 use super::networks::{Line, MINUTE, Path, carrier};
 use super::player::{Viewing, play};
 use super::request::{Outcome, Request};
@@ -40,7 +40,7 @@ impl Maker<'_> {
     /// A session of a kind, from a time in epoch milliseconds on. `office` is the line of an
     /// office session.
     pub fn make(mut self, kind: Kind, start: i64, office: &Line) -> Session {
-        let pirate = matches!(kind, Kind::SharedLink | Kind::Ring | Kind::RingAbroad);
+        let pirate = kind.label() == Label::Pirate;
         let live = self.rng.random_ratio(if pirate { 9 } else { 5 }, 10);
         let content = if live { Content::channel(&mut self.rng) } else { Content::film(&mut self.rng) };
         let issued = start / 1_000 - self.rng.random_range(1..8);
@@ -51,6 +51,7 @@ impl Maker<'_> {
             Kind::Ring => self.ring(&show),
             Kind::RingAbroad => self.ring_abroad(&show),
             Kind::TwoHomes => self.two_homes(&show),
+            wide if wide.is_wide() => self.wide(wide, &show),
             _ => vec![self.single(kind, &show, office)],
         };
         let mut requests = vec![];
@@ -281,14 +282,14 @@ impl Maker<'_> {
 }
 
 /// What a session shows.
-struct Show {
-    content: Content,
-    grant: Arc<Grant>,
-    start: i64,
+pub(super) struct Show {
+    pub(super) content: Content,
+    pub(super) grant: Arc<Grant>,
+    pub(super) start: i64,
 }
 
 impl Show {
-    fn viewing(&self, from: i64, to: i64, path: Path, agents: Agents) -> Viewing {
+    pub(super) fn viewing(&self, from: i64, to: i64, path: Path, agents: Agents) -> Viewing {
         // Browsers name the page, apps and televisions name nothing.
         let browser = agents.segments.starts_with("Mozilla") && !agents.segments.contains("TV");
         Viewing {
@@ -299,6 +300,8 @@ impl Show {
             path,
             agents,
             two_devices: false,
+            restless: false,
+            manifests_only: false,
             referer: browser.then(|| SITE.into()),
         }
     }

@@ -3,7 +3,7 @@
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 
-use super::kinds::Kind;
+use super::kinds::{Kind, Mix};
 use super::networks::MINUTE;
 
 /// Shortest and longest view, in milliseconds.
@@ -36,13 +36,16 @@ impl Views {
             Kind::SharedLink => self.spread() + self.most,
             Kind::Commuter => self.ride(),
             Kind::Ring | Kind::RingAbroad | Kind::TwoHomes => 5 * MINUTE + self.most.max(6 * MINUTE),
+            Kind::LeechSite => self.most.max(15 * MINUTE) + 12 * MINUTE,
+            Kind::Traveller => self.most.max(9 * MINUTE) + 18 * MINUTE,
+            Kind::SlowRing => 15 * MINUTE + self.most.max(25 * MINUTE),
+            wide if wide.is_wide() => 6 * MINUTE + self.most.max(30 * MINUTE),
             _ => self.most.max(6 * MINUTE),
         }
     }
 
-    /// The longest span of all kinds.
-    pub fn longest_span(self) -> i64 {
-        let kinds = [Kind::SharedLink, Kind::Commuter, Kind::Ring, Kind::Home];
-        kinds.into_iter().map(|kind| self.span(kind)).max().unwrap_or(0)
+    /// The longest span of all kinds of a mix.
+    pub fn longest_span(self, mix: Mix) -> i64 {
+        mix.kinds().map(|kind| self.span(kind)).max().unwrap_or(0)
     }
 }

@@ -1,0 +1,94 @@
+-- [detector]
+-- description = "One session, several networks that fetch more than one viewer could watch, in the same minutes"
+-- family = "concurrency"
+-- strength = "medium"
+-- window = "30m"
+-- every = "5m"
+-- ttl = "1h"
+-- scope = "all"
+-- false_positives = "one viewer on two connections who also skips through the stream; players that fetch several streams for one picture"
+--
+-- [params]
+-- # A network is active in a minute when it fetched so many new segments.
+-- min_segments = 2
+-- # A minute counts when at least so many streams were fetched in it: the lesser of its active networks and of its segments
+-- # over the pace of one viewer. A handover, a carrier's address pool, a relay or a race of IPv4 and IPv6 is one stream.
+-- min_streams = 1.7
+-- # Found from so many such minutes on.
+-- min_minutes = 8
+-- # Strong from so many streams on ...
+-- strong_streams = 2.3
+-- # ... in so many minutes.
+-- strong_minutes = 5
+--
+-- [least]
+-- min_minutes = 1
+-- strong_minutes = 1
+WITH active AS (
+    SELECT
+        session_id,
+        minute,
+        network,
+        -- Relays and VPNs together are one unknown place.
+        CASE
+            WHEN MIN(network_type) IN ('relay', 'vpn') THEN 'anonymous'
+            ELSE COALESCE(CAST(MIN(asn) AS VARCHAR), 'unknown')
+        END AS operator,
+        MIN(network_type) AS network_type,
+        SUM(segments) AS segments
+    FROM activity
+    WHERE network IS NOT NULL AND segments > 0
+    GROUP BY session_id, minute, network
+),
+-- Of an operator: a carrier's pool is one network, and so are an IPv4 address and an IPv6 network of one line.
+per_operator AS (
+    SELECT
+        session_id,
+        minute,
+        operator,
+        CASE
+            WHEN operator = 'anonymous' OR MIN(network_type) = 'mobile' THEN 1
+            ELSE GREATEST(
+                SUM(CASE WHEN segments >= $min_segments AND network LIKE '%:%' THEN 1 ELSE 0 END),
+                SUM(CASE WHEN segments >= $min_segments AND network NOT LIKE '%:%' THEN 1 ELSE 0 END)
+            )
+        END AS networks,
+        SUM(segments) AS segments
+    FROM active
+    GROUP BY session_id, minute, operator
+),
+minutes AS (
+    SELECT session_id, minute, SUM(networks) AS networks, COUNT(*) AS operators, SUM(segments) AS segments
+    FROM per_operator
+    GROUP BY session_id, minute
+    HAVING SUM(networks) >= 2
+),
+streams AS (
+    SELECT
+        minutes.session_id,
+        minutes.operators,
+        minutes.networks,
+        LEAST(minutes.networks, minutes.segments / pace.segments_per_minute) AS streams
+    FROM minutes
+    INNER JOIN pace ON pace.session_id = minutes.session_id
+)
+SELECT
+    session_id,
+    GREATEST(
+        COUNT(*) * 1.0 / $min_minutes,
+        SUM(CASE WHEN streams >= $strong_streams THEN 1 ELSE 0 END) * 1.0 / $strong_minutes
+    ) AS score,
+    CASE
+        WHEN SUM(CASE WHEN streams >= $strong_streams THEN 1 ELSE 0 END) >= $strong_minutes THEN 'strong'
+        ELSE 'medium'
+    END AS strength,
+    COUNT(*) AS minutes,
+    MAX(streams) AS most_streams,
+    AVG(streams) AS streams,
+    CAST(MAX(networks) AS BIGINT) AS most_networks,
+    MAX(operators) AS most_operators
+FROM streams
+WHERE streams >= $min_streams
+GROUP BY session_id
+HAVING COUNT(*) >= $min_minutes
+    OR SUM(CASE WHEN streams >= $strong_streams THEN 1 ELSE 0 END) >= $strong_minutes

@@ -1,0 +1,63 @@
+-- [detector]
+-- description = "One session embedded in somebody else's pages"
+-- family = "referer"
+-- strength = "medium"
+-- window = "30m"
+-- every = "5m"
+-- ttl = "1h"
+-- scope = "all"
+-- false_positives = "a partner's page that is not in the list own_referers yet"
+--
+-- [params]
+-- # Segments with a foreign referer from which on a session is found ...
+-- min_segments = 20
+-- # ... if so many networks fetched them.
+-- min_networks = 3
+-- # Without a list of one's own: a host is foreign when less than this share of the sessions with a referer name it.
+-- max_share = 0.05
+--
+-- [least]
+-- min_segments = 1
+-- min_networks = 1
+WITH referers AS (
+    SELECT session_id, referer_host, network, SUM(segments) AS segments
+    FROM activity
+    WHERE referer_host IS NOT NULL AND network IS NOT NULL
+    GROUP BY session_id, referer_host, network
+),
+hosts AS (
+    SELECT referer_host, COUNT(*) AS sessions
+    FROM (SELECT DISTINCT referer_host, session_id FROM referers) AS pairs
+    GROUP BY referer_host
+),
+everybody AS (
+    SELECT COUNT(*) AS sessions
+    FROM (SELECT DISTINCT session_id FROM referers) AS ids
+),
+own AS (
+    SELECT LOWER(value) AS host FROM own_referers
+),
+listed AS (
+    SELECT COUNT(*) AS hosts FROM own
+),
+foreign_hosts AS (
+    SELECT hosts.referer_host
+    FROM hosts
+    CROSS JOIN everybody
+    CROSS JOIN listed
+    LEFT JOIN own ON hosts.referer_host = own.host OR hosts.referer_host LIKE '%.' || own.host
+    GROUP BY hosts.referer_host
+    HAVING COUNT(own.host) = 0
+        AND (MAX(listed.hosts) > 0 OR MAX(hosts.sessions) < $max_share * MAX(everybody.sessions))
+)
+SELECT
+    referers.session_id,
+    SUM(referers.segments) * 1.0 / $min_segments AS score,
+    MIN(referers.referer_host) AS first_referer,
+    MAX(referers.referer_host) AS last_referer,
+    COUNT(DISTINCT referers.network) AS networks,
+    CAST(SUM(referers.segments) AS BIGINT) AS segments
+FROM referers
+INNER JOIN foreign_hosts ON foreign_hosts.referer_host = referers.referer_host
+GROUP BY referers.session_id
+HAVING SUM(referers.segments) >= $min_segments AND COUNT(DISTINCT referers.network) >= $min_networks

@@ -1,0 +1,71 @@
+-- [detector]
+-- description = "One session, the same segments delivered to several networks"
+-- family = "multiplicity"
+-- strength = "medium"
+-- window = "10m"
+-- every = "5m"
+-- ttl = "1h"
+-- scope = "session"
+-- false_positives = "a viewer who watches a scene again and again while his connection changes"
+--
+-- [params]
+-- # A segment counts when so many networks fetched it within the window. A viewer fetches a segment once, whatever his
+-- # address; two fetch it where a phone casts or a connection breaks off.
+-- min_networks = 3
+-- # Found from so many such segments on, of the one in eight that are recorded.
+-- min_segments = 4
+-- # Strong where they went to so many operators.
+-- strong_operators = 2
+--
+-- [least]
+-- min_networks = 2
+-- min_segments = 1
+WITH fetched AS (
+    SELECT
+        session_id,
+        segment,
+        network,
+        CASE
+            WHEN MIN(network_type) IN ('relay', 'vpn') THEN 'anonymous'
+            ELSE COALESCE(CAST(MIN(asn) AS VARCHAR), 'unknown')
+        END AS operator,
+        MIN(network_type) AS network_type
+    FROM deliveries
+    WHERE network IS NOT NULL
+    GROUP BY session_id, segment, network
+),
+-- Of an operator: a carrier's pool is one network, and so are an IPv4 address and an IPv6 network of one line.
+per_operator AS (
+    SELECT
+        session_id,
+        segment,
+        operator,
+        CASE
+            WHEN operator = 'anonymous' OR MIN(network_type) = 'mobile' THEN 1
+            ELSE GREATEST(
+                SUM(CASE WHEN network LIKE '%:%' THEN 1 ELSE 0 END),
+                SUM(CASE WHEN network LIKE '%:%' THEN 0 ELSE 1 END)
+            )
+        END AS networks
+    FROM fetched
+    GROUP BY session_id, segment, operator
+),
+shared AS (
+    SELECT session_id, segment, SUM(networks) AS networks, COUNT(*) AS operators
+    FROM per_operator
+    GROUP BY session_id, segment
+    HAVING SUM(networks) >= $min_networks
+)
+SELECT
+    session_id,
+    COUNT(*) * 1.0 / $min_segments AS score,
+    CASE
+        WHEN SUM(CASE WHEN operators >= $strong_operators THEN 1 ELSE 0 END) >= $min_segments THEN 'strong'
+        ELSE 'medium'
+    END AS strength,
+    COUNT(*) AS shared_segments,
+    CAST(MAX(networks) AS BIGINT) AS most_networks,
+    MAX(operators) AS most_operators
+FROM shared
+GROUP BY session_id
+HAVING COUNT(*) >= $min_segments
