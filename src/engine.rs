@@ -162,12 +162,19 @@ pub async fn register(
     parameters: Vec<(&'static str, ScalarValue)>,
 ) -> Result<(), EngineError> {
     let (schema, batches) = collect(session, sql, parameters).await?;
-    let replace = || {
-        let table = MemTable::try_new(schema, vec![batches])?;
-        session.deregister_table(name)?;
-        session.register_table(name, Arc::new(table))
-    };
-    replace().map_err(|error| query_error(sql, error))?;
+    replace(session, name, schema, batches).map_err(|error| query_error(sql, error))
+}
+
+/// Makes rows a table of the session, in place of one that had the name before.
+pub fn replace(
+    session: &SessionContext,
+    name: &str,
+    schema: SchemaRef,
+    batches: Vec<RecordBatch>,
+) -> Result<(), DataFusionError> {
+    let table = MemTable::try_new(schema, vec![batches])?;
+    session.deregister_table(name)?;
+    session.register_table(name, Arc::new(table))?;
     Ok(())
 }
 

@@ -1,4 +1,5 @@
--- Refusals of [$start, $end).
+-- Refusals of [$start, $end), in order of time.
 SELECT *
 FROM refusals
 WHERE minute >= $start AND minute < $end
+ORDER BY minute

@@ -15,11 +15,10 @@ use datafusion::datasource::MemTable;
 use datafusion::prelude::SessionContext;
 
 use super::file::{Detector, DetectorError, DetectorFile, Scope};
-use super::tables::{PACE, PACE_TABLE};
+use super::tables::{PACE, PACE_TABLE, WINDOWED};
 use crate::config::suggest::did_you_mean;
 use crate::config::{Config, Mode};
 use crate::engine::{self, Engine};
-use crate::schema::Table;
 
 /// Every built-in detector: name and text. A test compares it with the folder.
 const BUILT_IN: [(&str, &str); 14] = [
@@ -140,7 +139,7 @@ async fn compile(
     let refuse = |line: u64, message: String| DetectorError { path: file.path.clone(), line, message };
     let broken = |error: DataFusionError| refuse(line_of(&error, file), first_line(&error));
     let session = engine.session();
-    for table in [Table::Activity, Table::Refusals, Table::Deliveries] {
+    for (_, table) in WINDOWED {
         let empty = MemTable::try_new(table.schema().public(), vec![vec![]]).map_err(broken)?;
         session.register_table(table.name(), Arc::new(empty)).map_err(broken)?;
     }

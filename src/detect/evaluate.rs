@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::Finding;
 use super::file::{Detector, Scope, Strength};
 use super::result::run;
-use super::tables::{WindowTables, load, sessions_in};
+use super::tables::{Loaded, Statements, WindowTables, sessions_in};
 use super::window::{Window, windows_over};
 use crate::engine::{Engine, EngineError, Sql, fetch, register, sql, timestamp};
 use crate::progress::Stage;
@@ -129,26 +129,27 @@ pub async fn detect(
     }
     stage.set_total(jobs.values().map(|detectors| detectors.len() as u64).sum());
 
+    let statements = Statements::new(engine, &session, detectors, lists).await?;
     let mut found: HashMap<Key, Finding> = HashMap::new();
     let mut evaluated = Evaluated::new();
     let mut failed: BTreeSet<usize> = BTreeSet::new();
     for (_, chunk) in chunks_by_hour(&jobs) {
-        load(&session, &chunk, detectors).await?;
+        let loaded = Loaded::new(&session, &chunk, detectors).await?;
         for (window, indexes) in chunk {
-            let mut cut = WindowTables::new(&session, engine, window);
+            let mut cut = WindowTables::new(&loaded, &statements, window);
             for &index in indexes {
                 stage.advance(1);
                 if failed.contains(&index) {
                     continue;
                 }
                 let detector = &detectors[index];
-                let sessions = cut.sessions(detector.scope, after[index]).await?;
-                let tables = cut.of(detector, after[index]).await?;
+                let sessions = cut.sessions(detector.scope, after[index]);
+                let rows = cut.of(detector, after[index]).await?;
                 if detector.scope == Scope::Session {
                     detection.sessions_by_end.insert(window.end, sessions.len() as u64);
                 }
                 let started = Instant::now();
-                let result = run(engine, detector, window, tables, lists, run_id).await;
+                let result = run(engine, statements.detector(index), detector, window, &rows, run_id).await;
                 let stats = detection.detectors.entry(detector.name.clone()).or_default();
                 stats.seconds += started.elapsed().as_secs_f64();
                 match result {

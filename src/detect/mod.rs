@@ -5,6 +5,7 @@ mod evaluate;
 pub mod file;
 mod memory_watch;
 mod result;
+mod statement;
 mod tables;
 pub mod window;
 

@@ -1,19 +1,17 @@
 //! One detector on one window, and its result as findings.
 
-use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
+use std::collections::HashMap;
 
 use arrow::array::{Array, AsArray};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Float64Type};
 use arrow::record_batch::RecordBatch;
-use datafusion::datasource::MemTable;
 use serde_json::Value;
 
 use super::Finding;
-use super::catalog;
 use super::file::{Detector, Strength};
 use super::memory_watch::watched;
+use super::statement::{Rows, Statement};
 use super::window::Window;
 use crate::engine::Engine;
 use crate::rows;
@@ -21,21 +19,13 @@ use crate::rows;
 /// Runs one detector on one window. The error is for people: it says what was wrong with the result.
 pub async fn run(
     engine: &Engine,
+    statement: &Statement,
     detector: &Detector,
     window: Window,
-    tables: Vec<(&'static str, Arc<MemTable>)>,
-    lists: &BTreeMap<String, Vec<String>>,
+    rows: &[(&'static str, Rows)],
     run_id: &str,
 ) -> Result<Vec<Finding>, String> {
-    let session = engine.session();
-    let query = async {
-        for (name, table) in tables {
-            session.register_table(name, table)?;
-        }
-        catalog::register_lists(&session, lists)?;
-        catalog::plan(&session, detector).await?.collect().await
-    };
-    let batches = watched(2 * engine.memory_bytes(), query)
+    let batches = watched(2 * engine.memory_bytes(), statement.run(rows))
         .await
         .map_err(|error| error.to_string())?
         .map_err(|error| error.strip_backtrace())?;
@@ -59,12 +49,12 @@ fn read_findings(
     window: Window,
     run_id: &str,
 ) -> Result<Vec<Finding>, String> {
-    let ids = text_column(batch, "session_id")?;
+    let ids: Vec<Option<&str>> = texts(batch, "session_id")?.collect();
     let scores = batch.column_by_name("score").ok_or("the result has no column score")?;
     let scores = cast(scores, &DataType::Float64).map_err(|error| error.to_string())?;
     let scores = scores.as_primitive::<Float64Type>();
     let strengths = match batch.column_by_name("strength") {
-        Some(_) => Some(text_column(batch, "strength")?),
+        Some(_) => Some(texts(batch, "strength")?.collect::<Vec<_>>()),
         None => None,
     };
     // The JSON writer leaves nulls out, so rows keep their places.
@@ -78,14 +68,14 @@ fn read_findings(
             .filter(|score| score.is_finite() && *score > 0.0)
             .ok_or("a row of the result has no finite score above 0")?;
         let own = match &strengths {
-            Some(strengths) => parse_strength(strengths[place].as_deref())?,
+            Some(strengths) => parse_strength(strengths[place])?,
             None => detector.strength,
         };
         for column in ["session_id", "score", "strength"] {
             evidence.remove(column);
         }
         findings.push(Finding {
-            session_id,
+            session_id: session_id.to_owned(),
             detector: detector.name.clone(),
             window_start: window.start,
             window_end: window.end,
@@ -111,9 +101,13 @@ fn parse_strength(text: Option<&str>) -> Result<Strength, String> {
     }
 }
 
-/// A column as text, whatever string type it has.
-pub fn text_column(batch: &RecordBatch, name: &str) -> Result<Vec<Option<String>>, String> {
+/// A column of texts, whatever string type it has.
+pub fn texts<'a>(batch: &'a RecordBatch, name: &str) -> Result<Box<dyn Iterator<Item = Option<&'a str>> + 'a>, String> {
     let column = batch.column_by_name(name).ok_or_else(|| format!("the result has no column {name}"))?;
-    let column = cast(column, &DataType::Utf8).map_err(|error| error.to_string())?;
-    Ok(column.as_string::<i32>().iter().map(|text| text.map(str::to_owned)).collect())
+    match column.data_type() {
+        DataType::Utf8 => Ok(Box::new(column.as_string::<i32>().iter())),
+        DataType::LargeUtf8 => Ok(Box::new(column.as_string::<i64>().iter())),
+        DataType::Utf8View => Ok(Box::new(column.as_string_view().iter())),
+        other => Err(format!("the column {name} holds no texts but {other}")),
+    }
 }

@@ -1,160 +1,246 @@
-//! The rows that detectors see: loaded an hour of event time at once, then cut to each window.
+//! The rows that detectors see: loaded an hour of event time at once, in order of time, then cut to each window.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
-use arrow::array::TimestampMicrosecondArray;
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
+use arrow::array::{AsArray, BooleanArray, TimestampMicrosecondArray};
+use arrow::compute::filter_record_batch;
+use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef, TimeUnit, TimestampMicrosecondType};
 use arrow::record_batch::RecordBatch;
-use chrono::TimeDelta;
-use datafusion::common::ScalarValue;
+use chrono::{DateTime, TimeDelta, Utc};
 use datafusion::datasource::MemTable;
 use datafusion::prelude::SessionContext;
 use serde::Deserialize;
 
+use super::catalog;
 use super::file::{Detector, Scope};
-use super::result::text_column;
+use super::result::texts;
+use super::statement::{Rows, Statement};
 use super::window::Window;
-use crate::engine::{Engine, EngineError, Sql, collect, fetch, query_error, register, sql, timestamp};
+use crate::engine::{Engine, EngineError, Sql, collect, fetch, query_error, replace, select, sql, timestamp};
 use crate::schema::Table;
 
 const ACTIVITY_OF_TOUCHED: Sql = sql!("engine/activity_of_touched.sql");
 const ACTIVITY_BETWEEN: Sql = sql!("engine/activity_between.sql");
 const REFUSALS_BETWEEN: Sql = sql!("engine/refusals_between.sql");
-const WINDOW_OF_TOUCHED: Sql = sql!("engine/window_of_touched.sql");
-const WINDOW_OF_ALL: Sql = sql!("engine/window_of_all.sql");
-const WINDOW_OF_REFUSALS: Sql = sql!("engine/window_of_refusals.sql");
 const DELIVERIES_OF_LOADED: Sql = sql!("engine/deliveries_of_loaded.sql");
-const WINDOW_OF_DELIVERIES: Sql = sql!("engine/window_of_deliveries.sql");
-const WINDOW_OF_TOUCHED_DELIVERIES: Sql = sql!("engine/window_of_touched_deliveries.sql");
-pub const PACE: Sql = sql!("engine/pace.sql");
+const TOUCHED_BETWEEN: Sql = sql!("engine/touched_between.sql");
 const SESSIONS_IN_MINUTES: Sql = sql!("engine/sessions_in_minutes.sql");
+pub const PACE: Sql = sql!("engine/pace.sql");
+
+const ACTIVITY: &str = "activity";
+const REFUSALS: &str = "refusals";
+const DELIVERIES: &str = "deliveries";
 
 /// What one viewer of a session's contents fetches in a minute: a table for detectors with scope = "all".
 pub const PACE_TABLE: &str = "pace";
 
-/// The tables that a detector can read, cut to its window.
-pub const WINDOWED: [&str; 4] = ["activity", "refusals", "deliveries", PACE_TABLE];
+/// The minute tables that a detector can read, cut to its window.
+pub const WINDOWED: [(&str, Table); 3] =
+    [(ACTIVITY, Table::Activity), (REFUSALS, Table::Refusals), (DELIVERIES, Table::Deliveries)];
 
-/// Loads the folded rows that the windows of a chunk can see.
-pub async fn load(
-    session: &SessionContext,
-    chunk: &[(Window, &Vec<usize>)],
-    detectors: &[Detector],
-) -> Result<(), EngineError> {
-    let start = chunk.iter().map(|(window, _)| window.start).min().unwrap_or_default();
-    let end = chunk.iter().map(|(window, _)| window.end).max().unwrap_or_default();
-    let bounds = || vec![("start", timestamp(start)), ("end", timestamp(end))];
-    let of_chunk = || chunk.iter().flat_map(|(_, indexes)| indexes.iter().map(|&index| &detectors[index]));
-    let all = of_chunk().any(|detector| detector.scope == Scope::All);
-    register(session, "loaded_activity", if all { ACTIVITY_BETWEEN } else { ACTIVITY_OF_TOUCHED }, bounds()).await?;
-    register(session, "loaded_refusals", REFUSALS_BETWEEN, bounds()).await?;
-    if of_chunk().any(|detector| detector.reads(Table::Deliveries.name())) {
-        register(session, "loaded_deliveries", DELIVERIES_OF_LOADED, bounds()).await?;
+/// Rows in order of their minutes.
+#[derive(Default)]
+struct Minutes(Vec<RecordBatch>);
+
+impl Minutes {
+    async fn load(
+        session: &SessionContext,
+        sql: Sql,
+        (start, end): (DateTime<Utc>, DateTime<Utc>),
+    ) -> Result<(SchemaRef, Minutes), EngineError> {
+        let bounds = vec![("start", timestamp(start)), ("end", timestamp(end))];
+        let (schema, batches) = collect(session, sql, bounds).await?;
+        Ok((schema, Minutes(batches)))
     }
-    Ok(())
+
+    /// The rows of a window; nothing is copied.
+    fn within(&self, window: Window) -> Vec<RecordBatch> {
+        let (start, end) = (window.start.timestamp_micros(), window.end.timestamp_micros());
+        let cut = |batch: &RecordBatch| {
+            let minutes = batch.column_by_name("minute").expect("every minute table has it");
+            let minutes = minutes.as_primitive::<TimestampMicrosecondType>().values();
+            let from = minutes.partition_point(|minute| *minute < start);
+            let until = minutes.partition_point(|minute| *minute < end);
+            (from < until).then(|| batch.slice(from, until - from))
+        };
+        self.0.iter().filter_map(cut).collect()
+    }
 }
 
-/// A table cut to a window, and its rows.
-type Cut = (Arc<MemTable>, Vec<RecordBatch>);
+/// The folded rows that the windows of a chunk can see.
+pub struct Loaded {
+    activity: Minutes,
+    refusals: Minutes,
+    deliveries: Minutes,
+    /// Which sessions have rows of which batch in which minute.
+    touched: Minutes,
+}
+
+impl Loaded {
+    pub async fn new(
+        session: &SessionContext,
+        chunk: &[(Window, &Vec<usize>)],
+        detectors: &[Detector],
+    ) -> Result<Loaded, EngineError> {
+        let start = chunk.iter().map(|(window, _)| window.start).min().unwrap_or_default();
+        let end = chunk.iter().map(|(window, _)| window.end).max().unwrap_or_default();
+        let of_chunk = || chunk.iter().flat_map(|(_, indexes)| indexes.iter().map(|&index| &detectors[index]));
+        let all = of_chunk().any(|detector| detector.scope == Scope::All);
+        let sql = if all { ACTIVITY_BETWEEN } else { ACTIVITY_OF_TOUCHED };
+        let (schema, activity) = Minutes::load(session, sql, (start, end)).await?;
+        let deliveries = match of_chunk().any(|detector| detector.reads(DELIVERIES)) {
+            true => {
+                replace(session, "loaded_activity", schema, activity.0.clone())
+                    .map_err(|error| query_error(DELIVERIES_OF_LOADED, error))?;
+                Minutes::load(session, DELIVERIES_OF_LOADED, (start, end)).await?.1
+            }
+            false => Minutes::default(),
+        };
+        Ok(Loaded {
+            activity,
+            deliveries,
+            refusals: Minutes::load(session, REFUSALS_BETWEEN, (start, end)).await?.1,
+            touched: Minutes::load(session, TOUCHED_BETWEEN, (start, end)).await?.1,
+        })
+    }
+}
+
+/// The statements of a detection: the detectors and the pace, each planned once.
+pub struct Statements {
+    detectors: Vec<Statement>,
+    pace: Statement,
+}
+
+impl Statements {
+    /// `session` has the public tables, whose rows the windows will hold.
+    pub async fn new(
+        engine: &Engine,
+        session: &SessionContext,
+        detectors: &[Detector],
+        lists: &BTreeMap<String, Vec<String>>,
+    ) -> Result<Statements, EngineError> {
+        let mut schemas = Vec::new();
+        for (name, _) in WINDOWED {
+            let table = session.table(name).await.map_err(|error| query_error(PACE, error))?;
+            schemas.push((name, Arc::new(table.schema().as_arrow().clone())));
+        }
+        let pace = Statement::new(engine.session(), schemas.clone(), async |session| select(session, PACE.text).await);
+        let pace = pace.await.map_err(|error| query_error(PACE, error))?;
+        schemas.push((PACE_TABLE, pace.schema()));
+        let mut statements = Vec::new();
+        for detector in detectors {
+            let session = engine.session();
+            let planned = async {
+                catalog::register_lists(&session, lists)?;
+                Statement::new(session, schemas.clone(), async |session| catalog::plan(session, detector).await).await
+            };
+            // It was compiled at the start: what fails now is the engine.
+            statements.push(planned.await.map_err(|error| query_error(PACE, error))?);
+        }
+        Ok(Statements { detectors: statements, pace })
+    }
+
+    pub fn detector(&self, index: usize) -> &Statement {
+        &self.detectors[index]
+    }
+}
 
 /// The tables of one window, each made once for all detectors that see the same.
 pub struct WindowTables<'a> {
-    session: &'a SessionContext,
-    engine: &'a Engine,
+    loaded: &'a Loaded,
+    statements: &'a Statements,
     window: Window,
-    /// By name, and the batch after which rows are new, where that matters.
-    cut: HashMap<(&'static str, Option<i64>), Cut>,
+    cut: HashMap<(&'static str, Option<i64>), Rows>,
     sessions: HashMap<Option<i64>, Arc<HashSet<String>>>,
 }
 
 impl<'a> WindowTables<'a> {
-    pub fn new(session: &'a SessionContext, engine: &'a Engine, window: Window) -> Self {
-        WindowTables { session, engine, window, cut: HashMap::new(), sessions: HashMap::new() }
+    pub fn new(loaded: &'a Loaded, statements: &'a Statements, window: Window) -> Self {
+        WindowTables { loaded, statements, window, cut: HashMap::new(), sessions: HashMap::new() }
     }
 
     /// Every table that a detector reads, which has evaluated the rows of batches until `after`.
-    pub async fn of(
-        &mut self,
-        detector: &Detector,
-        after: i64,
-    ) -> Result<Vec<(&'static str, Arc<MemTable>)>, EngineError> {
+    pub async fn of(&mut self, detector: &Detector, after: i64) -> Result<Vec<(&'static str, Rows)>, EngineError> {
         // With scope = "all" everybody is looked at again.
         let after = (detector.scope == Scope::Session).then_some(after);
         let mut tables = Vec::new();
-        for name in WINDOWED {
+        for (name, _) in WINDOWED {
             if detector.reads(name) {
-                tables.push((name, self.table(name, after).await?));
+                tables.push((name, self.rows(name, after)));
             }
+        }
+        if detector.reads(PACE_TABLE) {
+            tables.push((PACE_TABLE, self.pace().await?));
         }
         Ok(tables)
     }
 
-    /// The sessions that such a detector looks at.
-    pub async fn sessions(&mut self, scope: Scope, after: i64) -> Result<Arc<HashSet<String>>, EngineError> {
-        let after = (scope == Scope::Session).then_some(after);
-        if let Some(known) = self.sessions.get(&after) {
+    /// The sessions that a detector looks at: with scope = "session" those with rows of a batch after `after` in the window.
+    pub fn sessions(&mut self, scope: Scope, after: i64) -> Arc<HashSet<String>> {
+        self.sessions_after((scope == Scope::Session).then_some(after))
+    }
+
+    fn sessions_after(&mut self, after: Option<i64>) -> Arc<HashSet<String>> {
+        let (loaded, window) = (self.loaded, self.window);
+        let made = || {
+            let rows = if after.is_some() { &loaded.touched } else { &loaded.activity };
+            let mut sessions = HashSet::new();
+            for batch in rows.within(window) {
+                let ids = texts(&batch, "session_id").expect("minute tables have it");
+                match after {
+                    None => sessions.extend(ids.flatten().map(str::to_owned)),
+                    Some(after) => {
+                        let batches =
+                            batch.column_by_name("batch").expect("it is selected").as_primitive::<Int64Type>();
+                        let new = ids.zip(batches.iter()).filter(|(_, batch)| batch.is_some_and(|batch| batch > after));
+                        sessions.extend(new.filter_map(|(id, _)| id).map(str::to_owned));
+                    }
+                }
+            }
+            Arc::new(sessions)
+        };
+        self.sessions.entry(after).or_insert_with(made).clone()
+    }
+
+    fn rows(&mut self, name: &'static str, after: Option<i64>) -> Rows {
+        // Refusals are told of all sessions.
+        let after = after.filter(|_| name != REFUSALS);
+        if let Some(known) = self.cut.get(&(name, after)) {
+            return known.clone();
+        }
+        let minutes = match name {
+            ACTIVITY => &self.loaded.activity,
+            REFUSALS => &self.loaded.refusals,
+            _ => &self.loaded.deliveries,
+        };
+        let mut rows = minutes.within(self.window);
+        if after.is_some() {
+            let sessions = self.sessions_after(after);
+            rows = rows.iter().map(|batch| of_sessions(batch, &sessions)).collect();
+        }
+        let rows = Arc::new(rows);
+        self.cut.insert((name, after), rows.clone());
+        rows
+    }
+
+    async fn pace(&mut self) -> Result<Rows, EngineError> {
+        if let Some(known) = self.cut.get(&(PACE_TABLE, None)) {
             return Ok(known.clone());
         }
-        self.activity(after).await?;
-        let rows = |message| EngineError::Rows { file: WINDOW_OF_ALL.file, message };
-        let mut sessions = HashSet::new();
-        for batch in &self.cut[&(Table::Activity.name(), after)].1 {
-            sessions.extend(text_column(batch, "session_id").map_err(rows)?.into_iter().flatten());
-        }
-        let sessions = Arc::new(sessions);
-        self.sessions.insert(after, sessions.clone());
-        Ok(sessions)
+        let activity = self.rows(ACTIVITY, None);
+        let made = self.statements.pace.run(&[(ACTIVITY, activity)]).await.map_err(|error| query_error(PACE, error))?;
+        let made = Arc::new(made);
+        self.cut.insert((PACE_TABLE, None), made.clone());
+        Ok(made)
     }
+}
 
-    async fn activity(&mut self, after: Option<i64>) -> Result<Arc<MemTable>, EngineError> {
-        self.cut(Table::Activity.name(), after, if after.is_some() { WINDOW_OF_TOUCHED } else { WINDOW_OF_ALL }).await
-    }
-
-    async fn table(&mut self, name: &'static str, after: Option<i64>) -> Result<Arc<MemTable>, EngineError> {
-        if name == Table::Activity.name() {
-            self.activity(after).await
-        } else if name == Table::Refusals.name() {
-            self.cut(name, None, WINDOW_OF_REFUSALS).await
-        } else if name == Table::Deliveries.name() {
-            self.cut(name, after, if after.is_some() { WINDOW_OF_TOUCHED_DELIVERIES } else { WINDOW_OF_DELIVERIES })
-                .await
-        } else {
-            self.pace().await
-        }
-    }
-
-    async fn pace(&mut self) -> Result<Arc<MemTable>, EngineError> {
-        if let Some((known, _)) = self.cut.get(&(PACE_TABLE, None)) {
-            return Ok(known.clone());
-        }
-        let activity = self.activity(None).await?;
-        let session = self.engine.session();
-        session.register_table(Table::Activity.name(), activity).map_err(|error| query_error(PACE, error))?;
-        self.keep(PACE_TABLE, None, PACE, collect(&session, PACE, vec![]).await?)
-    }
-
-    async fn cut(&mut self, name: &'static str, after: Option<i64>, sql: Sql) -> Result<Arc<MemTable>, EngineError> {
-        if let Some((known, _)) = self.cut.get(&(name, after)) {
-            return Ok(known.clone());
-        }
-        let mut parameters = vec![("start", timestamp(self.window.start)), ("end", timestamp(self.window.end))];
-        parameters.extend(after.map(|after| ("after", ScalarValue::Int64(Some(after)))));
-        self.keep(name, after, sql, collect(self.session, sql, parameters).await?)
-    }
-
-    fn keep(
-        &mut self,
-        name: &'static str,
-        after: Option<i64>,
-        sql: Sql,
-        (schema, batches): (SchemaRef, Vec<RecordBatch>),
-    ) -> Result<Arc<MemTable>, EngineError> {
-        let table = MemTable::try_new(schema, vec![batches.clone()]).map_err(|error| query_error(sql, error))?;
-        let table = Arc::new(table);
-        self.cut.insert((name, after), (table.clone(), batches));
-        Ok(table)
-    }
+/// The rows of some sessions.
+fn of_sessions(batch: &RecordBatch, sessions: &HashSet<String>) -> RecordBatch {
+    let ids = texts(batch, "session_id").expect("minute tables have it");
+    let wanted: BooleanArray = ids.map(|id| Some(id.is_some_and(|id| sessions.contains(id)))).collect();
+    filter_record_batch(batch, &wanted).expect("the mask is as long as the batch")
 }
 
 /// Sessions that were active in any of the windows.

@@ -1,0 +1,160 @@
+//! A SELECT that is planned once and run on the rows of one window after the other: planning costs more than running it on a
+//! small window.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+
+use arrow::datatypes::SchemaRef;
+use arrow::record_batch::RecordBatch;
+use async_trait::async_trait;
+use datafusion::catalog::{Session, TableProvider};
+use datafusion::common::DataFusionError;
+use datafusion::dataframe::DataFrame;
+use datafusion::datasource::TableType;
+use datafusion::execution::TaskContext;
+use datafusion::logical_expr::Expr;
+use datafusion::physical_plan::execution_plan::reset_plan_states;
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use datafusion::physical_plan::streaming::{PartitionStream, StreamingTableExec};
+use datafusion::physical_plan::{ExecutionPlan, SendableRecordBatchStream, collect};
+use datafusion::prelude::SessionContext;
+use futures::stream;
+
+/// The rows of a window: of a table, shared by all statements that see the same.
+pub type Rows = Arc<Vec<RecordBatch>>;
+
+/// A planned SELECT and the tables in it whose rows change.
+pub struct Statement {
+    plan: Arc<dyn ExecutionPlan>,
+    context: Arc<TaskContext>,
+    tables: HashMap<&'static str, Arc<WindowTable>>,
+}
+
+impl Statement {
+    /// Plans what `select` makes of a session, in which there are the tables with these names and schemas.
+    pub async fn new(
+        session: SessionContext,
+        tables: Vec<(&'static str, SchemaRef)>,
+        select: impl AsyncFnOnce(&SessionContext) -> Result<DataFrame, DataFusionError>,
+    ) -> Result<Statement, DataFusionError> {
+        let mut registered = HashMap::new();
+        for (name, schema) in tables {
+            let table = Arc::new(WindowTable { schema, rows: Arc::default() });
+            session.register_table(name, table.clone())?;
+            registered.insert(name, table);
+        }
+        let plan = select(&session).await?.create_physical_plan().await?;
+        Ok(Statement { plan, context: session.task_ctx(), tables: registered })
+    }
+
+    /// The columns of its result.
+    pub fn schema(&self) -> SchemaRef {
+        self.plan.schema()
+    }
+
+    /// Runs it on the rows of a window; a table that is not named has none.
+    pub async fn run(&self, rows: &[(&'static str, Rows)]) -> Result<Vec<RecordBatch>, DataFusionError> {
+        for (name, table) in &self.tables {
+            let given = rows.iter().find(|(given, _)| given == name).map(|(_, rows)| rows.clone());
+            *table.rows.lock().expect("nothing panics while it holds the rows") = given.unwrap_or_default();
+        }
+        // What a plan's operators have gathered belongs to one run.
+        let batches = collect(reset_plan_states(self.plan.clone())?, self.context.clone()).await;
+        for table in self.tables.values() {
+            *table.rows.lock().expect("nothing panics while it holds the rows") = Rows::default();
+        }
+        batches
+    }
+}
+
+/// A table whose rows are those of the window at hand.
+#[derive(Debug)]
+struct WindowTable {
+    schema: SchemaRef,
+    rows: Arc<Mutex<Rows>>,
+}
+
+#[async_trait]
+impl TableProvider for WindowTable {
+    fn schema(&self) -> SchemaRef {
+        self.schema.clone()
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::Base
+    }
+
+    async fn scan(
+        &self,
+        state: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        _filters: &[Expr],
+        limit: Option<usize>,
+    ) -> Result<Arc<dyn ExecutionPlan>, DataFusionError> {
+        let of = state.config().target_partitions().max(1);
+        let streams = (0..of).map(|number| {
+            let (schema, rows) = (self.schema.clone(), self.rows.clone());
+            Arc::new(Share { schema, rows, number, of }) as Arc<dyn PartitionStream>
+        });
+        Ok(Arc::new(StreamingTableExec::try_new(self.schema.clone(), streams.collect(), projection, [], false, limit)?))
+    }
+}
+
+/// One partition's share of the batches.
+#[derive(Debug)]
+struct Share {
+    schema: SchemaRef,
+    rows: Arc<Mutex<Rows>>,
+    number: usize,
+    of: usize,
+}
+
+impl PartitionStream for Share {
+    fn schema(&self) -> &SchemaRef {
+        &self.schema
+    }
+
+    fn execute(&self, _context: Arc<TaskContext>) -> SendableRecordBatchStream {
+        let rows = self.rows.lock().expect("nothing panics while it holds the rows").clone();
+        let share: Vec<_> = rows.iter().skip(self.number).step_by(self.of).cloned().map(Ok).collect();
+        Box::pin(RecordBatchStreamAdapter::new(self.schema.clone(), stream::iter(share)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::{Engine, select};
+    use crate::rows;
+    use crate::schema::Table;
+
+    /// Joins, aggregates and subqueries keep state; a second run must not see the first one's.
+    #[tokio::test]
+    async fn a_run_sees_its_own_rows_only() {
+        let schema = Table::Refusals.schema().public();
+        let row = |session: &str, requests: i64| serde_json::json!({"minute": "2026-11-20T19:00:00Z", "session_id": session, "requests": requests, "networks": 1});
+        let of = |rows: &[serde_json::Value]| Arc::new(vec![rows::encode(schema.clone(), rows).unwrap()]);
+        let text = "WITH sums AS (SELECT session_id, SUM(requests) AS requests FROM refusals GROUP BY session_id), \
+                    middle AS (SELECT MEDIAN(requests) AS requests FROM sums) \
+                    SELECT refusals.session_id, SUM(refusals.requests) AS n FROM refusals INNER JOIN sums ON sums.session_id = refusals.session_id \
+                    CROSS JOIN middle WHERE sums.requests >= middle.requests \
+                    AND refusals.session_id IN (SELECT session_id FROM refusals WHERE requests > 1) GROUP BY refusals.session_id ORDER BY n";
+        let engine = Engine::new(&Default::default()).unwrap();
+        let tables = vec![("refusals", schema.clone())];
+        let statement =
+            Statement::new(engine.session(), tables, async |session| select(session, text).await).await.unwrap();
+        let run = async |rows: &[serde_json::Value]| {
+            let batches = statement.run(&[("refusals", of(rows))]).await.unwrap();
+            rows::to_json(&batches)
+                .unwrap()
+                .iter()
+                .map(|row| (row["session_id"].to_string(), row["n"].as_i64().unwrap()))
+                .collect::<Vec<_>>()
+        };
+        let first = run(&[row("a", 5), row("a", 2), row("b", 9), row("c", 1)]).await;
+        assert_eq!(first, [("\"a\"".to_owned(), 7), ("\"b\"".to_owned(), 9)]);
+        assert_eq!(run(&[row("d", 3)]).await, [("\"d\"".to_owned(), 3)]);
+        assert_eq!(statement.run(&[]).await.unwrap().iter().map(RecordBatch::num_rows).sum::<usize>(), 0);
+        assert_eq!(run(&[row("a", 5), row("a", 2), row("b", 9), row("c", 1)]).await, first);
+    }
+}
