@@ -35,7 +35,7 @@ stays AS (
     HAVING SUM(segments) >= $min_segments
 ),
 -- Two countries return to each other when their stays overlap by more than a change of network takes.
-overlaps AS (
+pairs AS (
     SELECT one.session_id, COUNT(*) AS overlapping
     FROM stays AS one
     INNER JOIN stays AS other
@@ -54,12 +54,12 @@ counted AS (
 )
 SELECT
     counted.session_id,
-    LEAST(counted.countries * 1.0 / $min_countries, overlaps.overlapping * 1.0 / $min_returns) AS score,
-    CASE WHEN overlaps.overlapping >= $strong_returns THEN 'strong' ELSE 'medium' END AS strength,
+    LEAST(counted.countries * 1.0 / $min_countries, pairs.overlapping * 1.0 / $min_returns) AS score,
+    CASE WHEN pairs.overlapping >= $strong_returns THEN 'strong' ELSE 'medium' END AS strength,
     counted.countries,
-    overlaps.overlapping AS overlapping_pairs,
+    pairs.overlapping AS overlapping_pairs,
     counted.first_country,
     counted.last_country,
     counted.segments
 FROM counted
-INNER JOIN overlaps ON overlaps.session_id = counted.session_id
+INNER JOIN pairs ON pairs.session_id = counted.session_id

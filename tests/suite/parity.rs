@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
+use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
+use streamwarden::time::Span;
 
 use crate::support::Place;
 use crate::support::servers::duckdb;
@@ -13,14 +15,13 @@ fn queries() -> std::path::PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("queries")
 }
 
-/// The detector's parameters, as its header has them.
-fn parameters(sql: &str) -> toml::Table {
+/// The detector's header.
+fn header(sql: &str) -> toml::Table {
     let header: Vec<&str> = sql
         .lines()
         .map_while(|line| line.strip_prefix("--").map(|rest| rest.strip_prefix(' ').unwrap_or(rest)))
         .collect();
-    let header: toml::Table = toml::from_str(&header.join("\n")).unwrap();
-    header["params"].as_table().unwrap().clone()
+    toml::from_str(&header.join("\n")).unwrap()
 }
 
 #[test]
@@ -35,22 +36,35 @@ fn duckdb_finds_the_same_sessions_with_the_same_scores() {
         let path = entry.unwrap().path();
         let name = path.file_stem().unwrap().to_str().unwrap().to_owned();
         let detector = fs::read_to_string(&path).unwrap();
+        let header = header(&detector);
+        let length: Span = header["detector"]["window"].as_str().unwrap().parse().unwrap();
+        let of_its_length = windows.iter().filter(|window| {
+            let at = |key: &str| window[key].as_str().unwrap().parse::<DateTime<Utc>>().unwrap();
+            at("window_end") - at("window_start") == length.delta()
+        });
         // Every fourth window will do: each is a process of its own.
-        for window in windows.iter().step_by(4) {
+        for window in of_its_length.step_by(4) {
             let mut values = json!({"start": window["window_start"], "end": window["window_end"]});
-            for (parameter, value) in parameters(&detector) {
-                values[parameter] = serde_json::to_value(value).unwrap();
+            for (parameter, value) in header["params"].as_table().unwrap() {
+                values[parameter.as_str()] = serde_json::to_value(value).unwrap();
             }
             let sql = format!(
                 "CREATE TEMP TABLE stored_activity AS SELECT * FROM activity WHERE minute >= $start AND minute < $end;\n\
                  CREATE TEMP TABLE stored_refusals AS SELECT * FROM refusals WHERE minute >= $start AND minute < $end;\n\
+                 CREATE TEMP TABLE stored_deliveries AS SELECT * FROM deliveries WHERE minute >= $start AND minute < $end;\n\
                  CREATE TEMP TABLE folded AS {};\n\
                  CREATE TEMP TABLE folded_refusals AS {};\n\
+                 CREATE TEMP TABLE folded_deliveries AS {};\n\
                  CREATE OR REPLACE TEMP VIEW activity AS SELECT * FROM folded;\n\
                  CREATE OR REPLACE TEMP VIEW refusals AS SELECT * FROM folded_refusals;\n\
+                 CREATE OR REPLACE TEMP VIEW deliveries AS SELECT * FROM folded_deliveries;\n\
+                 CREATE TEMP TABLE own_referers (value VARCHAR);\n\
+                 CREATE TEMP TABLE pace AS {};\n\
                  {detector}",
                 view("activity"),
-                view("refusals")
+                view("refusals"),
+                view("deliveries"),
+                fs::read_to_string(queries().join("engine/pace.sql")).unwrap(),
             );
             let rows = duckdb(&sql, &place.path("state/tables"), &values);
             let theirs: BTreeMap<String, (String, String)> = rows
