@@ -143,16 +143,24 @@ fn deciding_window(finding: &Finding, all: &[&Finding]) -> Option<Window> {
     }
 }
 
-fn evidence<'a>(findings: impl Iterator<Item = &'a Finding>) -> String {
+/// What each finding says. Who used the session is told once, by the finding with the highest score.
+fn evidence<'a>(findings: impl Iterator<Item = &'a Finding> + Clone) -> String {
+    let highest = findings.clone().max_by(|one, other| one.score.total_cmp(&other.score));
     let parts: Vec<Value> = findings
         .map(|finding| {
+            let mut evidence = serde_json::from_str::<Value>(&finding.evidence).unwrap_or_default();
+            if highest.is_some_and(|highest| highest.detector != finding.detector)
+                && let Some(evidence) = evidence.as_object_mut()
+            {
+                evidence.remove("who");
+            }
             json!({
                 "detector": finding.detector,
                 "score": finding.score,
                 "strength": finding.strength,
                 "window_start": crate::time::rfc3339(finding.window_start),
                 "window_end": crate::time::rfc3339(finding.window_end),
-                "evidence": serde_json::from_str::<Value>(&finding.evidence).unwrap_or_default(),
+                "evidence": evidence,
             })
         })
         .collect();

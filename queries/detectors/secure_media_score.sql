@@ -25,8 +25,9 @@ WITH sessions AS (
     SELECT
         session_id,
         CAST(SUM(requests) AS DOUBLE) AS requests,
-        MIN(first_seen) AS first_seen,
-        MAX(last_seen) AS last_seen,
+        -- Not all log formats tell fractions of seconds.
+        EXTRACT(EPOCH FROM date_trunc('second', MAX(last_seen))) - EXTRACT(EPOCH FROM date_trunc('second', MIN(first_seen)))
+            AS duration,
         CASE WHEN MIN(ip) <> MAX(ip) THEN 1 ELSE 0 END AS several_ips,
         CASE WHEN MIN(referer_host) <> MAX(referer_host) THEN 1 ELSE 0 END AS several_referers,
         CASE WHEN MIN(user_agent) <> MAX(user_agent) THEN 1 ELSE 0 END AS several_agents
@@ -34,11 +35,9 @@ WITH sessions AS (
     GROUP BY session_id
 ),
 lasting AS (
-    SELECT
-        *,
-        requests / (EXTRACT(EPOCH FROM last_seen) - EXTRACT(EPOCH FROM first_seen)) AS rate
+    SELECT *, requests / duration AS rate
     FROM sessions
-    WHERE EXTRACT(EPOCH FROM last_seen) - EXTRACT(EPOCH FROM first_seen) >= $min_duration
+    WHERE duration >= $min_duration AND duration > 0
 ),
 middle AS (
     SELECT MEDIAN(rate) AS rate, COUNT(*) AS sessions

@@ -82,7 +82,15 @@ pub async fn load(config: &Config, engine: &Engine) -> Result<Vec<Detector>, Cat
         let mut detector = file
             .with_settings(&settings)
             .map_err(|message| CatalogError::Settings { name: file.name.clone(), message })?;
-        detector.tables = compile(file, &detector, engine, &config.lists).await?;
+        detector.tables = match BUILT_IN.iter().any(|(name, _)| *name == file.name) {
+            // A test has compiled them.
+            true => tables_of(&engine.session(), &file.sql).map_err(|error| DetectorError {
+                path: file.path.clone(),
+                line: line_of(&error, file),
+                message: first_line(&error),
+            })?,
+            false => compile(file, &detector, engine, &config.lists).await?,
+        };
         if detector.mode != Mode::Off {
             detectors.push(detector);
         }
@@ -241,6 +249,17 @@ mod tests {
             .collect();
         found.sort();
         assert_eq!(found, BUILT_IN.map(|(name, _)| name));
+    }
+
+    #[tokio::test]
+    async fn the_built_in_detectors_compile() {
+        let engine = Engine::new(&Default::default()).unwrap();
+        for (name, text) in BUILT_IN {
+            let file = DetectorFile::parse(name, name, text).unwrap();
+            let detector = file.with_settings(&Default::default()).unwrap();
+            let tables = compile(&file, &detector, &engine, &BTreeMap::new()).await.unwrap();
+            assert_eq!(tables, tables_of(&engine.session(), text).unwrap());
+        }
     }
 
     #[tokio::test]

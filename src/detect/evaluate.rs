@@ -137,6 +137,7 @@ pub async fn detect(
         let loaded = Loaded::new(&session, &chunk, detectors).await?;
         for (window, indexes) in chunk {
             let mut cut = WindowTables::new(&loaded, &statements, window);
+            let mut in_window: Vec<Finding> = Vec::new();
             for &index in indexes {
                 stage.advance(1);
                 if failed.contains(&index) {
@@ -155,17 +156,21 @@ pub async fn detect(
                 match result {
                     Ok(findings) => {
                         evaluated.insert((detector.name.clone(), window), sessions);
-                        found.extend(
-                            findings.into_iter().map(|finding| {
-                                ((finding.session_id.clone(), finding.detector.clone(), window), finding)
-                            }),
-                        );
+                        in_window.extend(findings);
                     }
                     Err(message) => {
                         detection.failures.push(format!("detector {} ({}): {message}", detector.name, detector.path));
                         failed.insert(index);
                     }
                 }
+            }
+            let sessions: BTreeSet<&str> = in_window.iter().map(|finding| finding.session_id.as_str()).collect();
+            let who = if sessions.is_empty() { HashMap::new() } else { cut.who(&sessions).await? };
+            for mut finding in in_window {
+                if let Some(who) = who.get(&finding.session_id) {
+                    finding.add_evidence("who", who);
+                }
+                found.insert((finding.session_id.clone(), finding.detector.clone(), window), finding);
             }
         }
     }

@@ -11,6 +11,7 @@ pub mod window;
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 pub use evaluate::{DetectError, Detection, DetectorStats, detect, evaluations};
 use file::Strength;
@@ -26,12 +27,20 @@ pub struct Finding {
     pub score: f64,
     pub strength: Strength,
     pub family: String,
-    /// The other columns of the detector's result, a JSON object as text.
+    /// The other columns of the detector's result, and in `who` the networks, countries, operators and user agents that used the
+    /// session most in the window: a JSON object as text.
     pub evidence: String,
     pub run_id: String,
 }
 
 impl Finding {
+    /// Adds to the evidence, unless the detector has a column of that name.
+    fn add_evidence(&mut self, name: &str, value: &Map<String, Value>) {
+        let mut evidence: Map<String, Value> = serde_json::from_str(&self.evidence).unwrap_or_default();
+        evidence.entry(name).or_insert_with(|| Value::Object(value.clone()));
+        self.evidence = Value::Object(evidence).to_string();
+    }
+
     pub fn window(&self) -> Window {
         Window { start: self.window_start, end: self.window_end }
     }

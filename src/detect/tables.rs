@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
-use arrow::array::{AsArray, BooleanArray, TimestampMicrosecondArray};
+use arrow::array::{AsArray, BooleanArray, StringArray, TimestampMicrosecondArray};
 use arrow::compute::filter_record_batch;
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef, TimeUnit, TimestampMicrosecondType};
 use arrow::record_batch::RecordBatch;
@@ -11,6 +11,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use datafusion::datasource::MemTable;
 use datafusion::prelude::SessionContext;
 use serde::Deserialize;
+use serde_json::{Map, Value, json};
 
 use super::catalog;
 use super::file::{Detector, Scope};
@@ -18,6 +19,7 @@ use super::result::texts;
 use super::statement::{Rows, Statement};
 use super::window::Window;
 use crate::engine::{Engine, EngineError, Sql, collect, fetch, query_error, replace, select, sql, timestamp};
+use crate::rows;
 use crate::schema::Table;
 
 const ACTIVITY_OF_TOUCHED: Sql = sql!("engine/activity_of_touched.sql");
@@ -27,10 +29,12 @@ const DELIVERIES_OF_LOADED: Sql = sql!("engine/deliveries_of_loaded.sql");
 const TOUCHED_BETWEEN: Sql = sql!("engine/touched_between.sql");
 const SESSIONS_IN_MINUTES: Sql = sql!("engine/sessions_in_minutes.sql");
 pub const PACE: Sql = sql!("engine/pace.sql");
+const EVIDENCE: Sql = sql!("engine/evidence.sql");
 
 const ACTIVITY: &str = "activity";
 const REFUSALS: &str = "refusals";
 const DELIVERIES: &str = "deliveries";
+const FOUND: &str = "found";
 
 /// What one viewer of a session's contents fetches in a minute: a table for detectors with scope = "all".
 pub const PACE_TABLE: &str = "pace";
@@ -106,10 +110,11 @@ impl Loaded {
     }
 }
 
-/// The statements of a detection: the detectors and the pace, each planned once.
+/// The statements of a detection, each planned once.
 pub struct Statements {
     detectors: Vec<Statement>,
     pace: Statement,
+    evidence: Statement,
 }
 
 impl Statements {
@@ -127,6 +132,11 @@ impl Statements {
         }
         let pace = Statement::new(engine.session(), schemas.clone(), async |session| select(session, PACE.text).await);
         let pace = pace.await.map_err(|error| query_error(PACE, error))?;
+        let found = Arc::new(Schema::new(vec![Field::new("session_id", DataType::Utf8, false)]));
+        let with_found: Vec<_> = schemas.iter().cloned().chain([(FOUND, found)]).collect();
+        let evidence =
+            Statement::new(engine.session(), with_found, async |session| select(session, EVIDENCE.text).await);
+        let evidence = evidence.await.map_err(|error| query_error(EVIDENCE, error))?;
         schemas.push((PACE_TABLE, pace.schema()));
         let mut statements = Vec::new();
         for detector in detectors {
@@ -138,7 +148,7 @@ impl Statements {
             // It was compiled at the start: what fails now is the engine.
             statements.push(planned.await.map_err(|error| query_error(PACE, error))?);
         }
-        Ok(Statements { detectors: statements, pace })
+        Ok(Statements { detectors: statements, pace, evidence })
     }
 
     pub fn detector(&self, index: usize) -> &Statement {
@@ -233,6 +243,30 @@ impl<'a> WindowTables<'a> {
         let made = Arc::new(made);
         self.cut.insert((PACE_TABLE, None), made.clone());
         Ok(made)
+    }
+}
+
+impl WindowTables<'_> {
+    /// Who used these sessions, by session: `{"networks": {"different": 7, "most": [{…}]}, "countries": …}`.
+    pub async fn who(&mut self, sessions: &BTreeSet<&str>) -> Result<HashMap<String, Map<String, Value>>, EngineError> {
+        let ids = Arc::new(StringArray::from_iter_values(sessions));
+        let schema = Arc::new(Schema::new(vec![Field::new("session_id", DataType::Utf8, false)]));
+        let rows = |message: String| EngineError::Rows { file: EVIDENCE.file, message };
+        let found = RecordBatch::try_new(schema, vec![ids]).map_err(|error| rows(error.to_string()))?;
+        let tables = [(ACTIVITY, self.rows(ACTIVITY, None)), (FOUND, Arc::new(vec![found]))];
+        let made = self.statements.evidence.run(&tables).await.map_err(|error| query_error(EVIDENCE, error))?;
+        let mut who: HashMap<String, Map<String, Value>> = HashMap::new();
+        for mut row in rows::to_json(&made).map_err(rows)? {
+            let mut take = |column: &str| row.remove(column).unwrap_or_default();
+            let (session, what, different) = (take("session_id"), take("what"), take("different"));
+            let (Some(session), Some(what)) = (session.as_str(), what.as_str()) else { continue };
+            let of_session = who.entry(session.to_owned()).or_default();
+            let list = of_session.entry(what).or_insert_with(|| json!({"different": different, "most": []}));
+            if let Some(most) = list["most"].as_array_mut() {
+                most.push(Value::Object(row));
+            }
+        }
+        Ok(who)
     }
 }
 

@@ -71,12 +71,15 @@ pub fn place(scenario: &traffic::Scenario, format: Format) -> Place {
     place
 }
 
+/// Which segments are recorded follows from their paths, and schemes that put the token there have others.
+const SAME_EVERYWHERE: &str = "[detectors.same_segment]\nmode = 'off'\n";
+
 pub fn configure(place: &Place, session: &str, more: &str) {
     let geoip = crate::support::fixtures().join("geoip");
     let config = format!(
         "[state]\nlocation = 'state'\n[[logs]]\nlocation = 'logs'\nfields = {}\n[[session]]\n{session}\n\
          [geoip]\ncountry = '{1}/country.mmdb'\nasn = '{1}/asn.mmdb'\n\
-         [guard]\nenforce_unbound = true\nenforce_derived = true\n{more}\n",
+         [guard]\nenforce_unbound = true\nenforce_derived = true\n{SAME_EVERYWHERE}{more}\n",
         quoted(REALTIME_FIELDS),
         geoip.display()
     );
