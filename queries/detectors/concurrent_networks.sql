@@ -80,6 +80,8 @@ SELECT
     ) AS score,
     CASE
         WHEN SUM(CASE WHEN streams >= $strong_streams THEN 1 ELSE 0 END) >= $strong_minutes THEN 'strong'
+        -- Two networks of one operator may be one line, or a pool that is not known as one.
+        WHEN MAX(operators) = 1 THEN 'weak'
         ELSE 'medium'
     END AS strength,
     COUNT(*) AS minutes,

@@ -11,7 +11,7 @@
 -- [params]
 -- # A minute counts when so many times the pace of one viewer was fetched in it ...
 -- min_overrun = 2.5
--- # ... by so many operators' networks, each with so many new segments.
+-- # ... by so many networks, each with so many new segments; a carrier's pool is one, and so is a line with IPv4 and IPv6.
 -- min_networks = 3
 -- min_segments = 2
 -- # Found from so many such minutes on.
@@ -20,18 +20,40 @@
 -- [least]
 -- min_minutes = 1
 -- min_networks = 1
-WITH networks AS (
-    SELECT session_id, minute, network, SUM(segments) AS segments
+WITH active AS (
+    SELECT
+        session_id,
+        minute,
+        network,
+        COALESCE(CAST(MIN(asn) AS VARCHAR), 'unknown') AS operator,
+        MIN(network_type) AS network_type,
+        SUM(segments) AS segments
     FROM activity
-    WHERE network IS NOT NULL
+    WHERE network IS NOT NULL AND segments > 0
     GROUP BY session_id, minute, network
-    HAVING SUM(segments) >= $min_segments
+),
+-- Of an operator: a carrier's pool is one network, and so are an IPv4 address and an IPv6 network of one line.
+per_operator AS (
+    SELECT
+        session_id,
+        minute,
+        operator,
+        CASE
+            WHEN MIN(network_type) IN ('mobile', 'relay') THEN 1
+            ELSE GREATEST(
+                SUM(CASE WHEN segments >= $min_segments AND network LIKE '%:%' THEN 1 ELSE 0 END),
+                SUM(CASE WHEN segments >= $min_segments AND network NOT LIKE '%:%' THEN 1 ELSE 0 END)
+            )
+        END AS networks,
+        SUM(segments) AS segments
+    FROM active
+    GROUP BY session_id, minute, operator
 ),
 minutes AS (
-    SELECT session_id, minute, COUNT(*) AS networks, SUM(segments) AS segments
-    FROM networks
+    SELECT session_id, minute, CAST(SUM(networks) AS BIGINT) AS networks, SUM(segments) AS segments
+    FROM per_operator
     GROUP BY session_id, minute
-    HAVING COUNT(*) >= $min_networks
+    HAVING SUM(networks) >= $min_networks
 )
 SELECT
     minutes.session_id,

@@ -9,8 +9,8 @@
 -- false_positives = "a viewer who watches a scene again and again while his connection changes"
 --
 -- [params]
--- # A segment counts when so many networks fetched it within the window. A viewer fetches a segment once, whatever his
--- # address; two fetch it where a phone casts or a connection breaks off.
+-- # A segment counts when so many networks fetched it within three minutes. A viewer fetches a segment once, whatever his
+-- # address; two fetch it where a phone casts or a connection breaks off; who skips back comes later.
 -- min_networks = 3
 -- # Found from so many such segments on, of the one in eight that are recorded.
 -- min_segments = 4
@@ -24,6 +24,7 @@ WITH fetched AS (
     SELECT
         session_id,
         segment,
+        FLOOR(EXTRACT(EPOCH FROM minute) / 180) AS three_minutes,
         network,
         CASE
             WHEN MIN(network_type) IN ('relay', 'vpn') THEN 'anonymous'
@@ -32,13 +33,14 @@ WITH fetched AS (
         MIN(network_type) AS network_type
     FROM deliveries
     WHERE network IS NOT NULL
-    GROUP BY session_id, segment, network
+    GROUP BY session_id, segment, FLOOR(EXTRACT(EPOCH FROM minute) / 180), network
 ),
 -- Of an operator: a carrier's pool is one network, and so are an IPv4 address and an IPv6 network of one line.
 per_operator AS (
     SELECT
         session_id,
         segment,
+        three_minutes,
         operator,
         CASE
             WHEN operator = 'anonymous' OR MIN(network_type) = 'mobile' THEN 1
@@ -48,12 +50,12 @@ per_operator AS (
             )
         END AS networks
     FROM fetched
-    GROUP BY session_id, segment, operator
+    GROUP BY session_id, segment, three_minutes, operator
 ),
 shared AS (
     SELECT session_id, segment, SUM(networks) AS networks, COUNT(*) AS operators
     FROM per_operator
-    GROUP BY session_id, segment
+    GROUP BY session_id, segment, three_minutes
     HAVING SUM(networks) >= $min_networks
 )
 SELECT
