@@ -1,6 +1,6 @@
-//! What a pass with nothing new costs over a ledger of many objects: `cargo bench --bench ledger -- 500000`.
+//! What a pass costs over a ledger of many objects, with nothing new and with three new ones: `cargo bench --bench ledger -- 500000`.
 //!
-//! Makes a state whose ledger holds that many objects, a year of them, and runs the program over an empty folder of logs; prints
+//! Makes a state whose ledger holds that many objects, a year of them, and runs the program; prints
 //! seconds and peak memory of the pass, beside those over an empty ledger.
 
 use std::os::unix::process::ExitStatusExt;
@@ -13,6 +13,9 @@ use arrow::array::{ArrayRef, Int64Array, StringArray, TimestampMicrosecondArray,
 use arrow::record_batch::RecordBatch;
 use streamwarden::schema::Table;
 use streamwarden::store::{DeltaStore, Root, StateLock, Store, Transaction};
+
+/// The end of the fixtures' evening.
+const NOW: &str = "2026-11-20T21:00:00Z";
 
 /// Objects that one batch of the ledger has.
 const BATCH: usize = 10_000;
@@ -29,6 +32,20 @@ async fn main() {
     fill(&folder.path().join("state"), objects).await;
     report(&format!("{objects} objects, first pass"), pass(folder.path()));
     report(&format!("{objects} objects, next pass"), pass(folder.path()));
+    arrive(folder.path());
+    report(&format!("{objects} objects, and three new ones"), pass(folder.path()));
+}
+
+/// Three objects of the fixtures, from the end of their evening.
+fn arrive(folder: &Path) {
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/standard");
+    let objects = std::fs::read_dir(fixtures).expect("the fixtures");
+    let mut objects: Vec<_> = objects.map(|object| object.expect("an object").path()).collect();
+    objects.sort();
+    for object in objects.iter().rev().take(3) {
+        let name = object.file_name().expect("files have names");
+        std::fs::copy(object, folder.join("logs").join(name)).expect("copy an object");
+    }
 }
 
 fn report(what: &str, (seconds, kilobytes): (f64, i64)) {
@@ -39,7 +56,13 @@ fn report(what: &str, (seconds, kilobytes): (f64, i64)) {
 fn pass(folder: &Path) -> (f64, i64) {
     let started = Instant::now();
     let mut command = Command::new(env!("CARGO_BIN_EXE_streamwarden"));
-    let child = command.arg("run").current_dir(folder).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+    let child = command
+        .arg("run")
+        .env("STREAMWARDEN_NOW", NOW)
+        .current_dir(folder)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn();
     let id = child.expect("start the program").id();
     let (mut status, mut usage) = (0, unsafe { std::mem::zeroed::<libc::rusage>() });
     // SAFETY: the child is ours and nobody else waits for it; both places are valid for writing.
