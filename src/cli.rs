@@ -49,6 +49,8 @@ enum Command {
     Query(cmd::query::Args),
     /// What was revoked, extended, expired, held, observed, and why.
     History(cmd::history::Args),
+    /// One session: who used it, from where and when, what each detector says, whether it is blocked and why.
+    Explain(cmd::explain::Args),
     /// The WAF rule group: what it should hold, bring it in step, what it holds.
     Waf(cmd::waf::Args),
     /// What the newest logs show: formats, fields, sessions under each scheme, and what is missing.
@@ -122,6 +124,7 @@ async fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Replay(args) => cmd::replay::run(&cli.common, args).await,
         Command::Query(args) => cmd::query::run(&cli.common, args).await,
         Command::History(args) => cmd::history::run(&cli.common, args).await,
+        Command::Explain(args) => cmd::explain::run(&cli.common, args).await,
         Command::Waf(args) => cmd::waf::run(&cli.common, args).await,
         Command::Check(args) => cmd::check::run(&cli.common, args).await,
     }

@@ -23,6 +23,7 @@ pub mod content;
 pub mod decide;
 pub mod detect;
 pub mod engine;
+pub mod explain;
 pub mod geo;
 pub mod history;
 pub mod ingest;

@@ -24,6 +24,10 @@
 -- [least]
 -- min_minutes = 1
 -- strong_minutes = 1
+--
+-- [thresholds]
+-- minutes = "min_minutes"
+-- full_minutes = "strong_minutes"
 WITH active AS (
     SELECT
         session_id,
@@ -85,6 +89,7 @@ SELECT
         ELSE 'medium'
     END AS strength,
     COUNT(*) AS minutes,
+    CAST(SUM(CASE WHEN streams >= $strong_streams THEN 1 ELSE 0 END) AS BIGINT) AS full_minutes,
     MAX(streams) AS most_streams,
     AVG(streams) AS streams,
     CAST(MAX(networks) AS BIGINT) AS most_networks,

@@ -21,6 +21,10 @@
 -- [least]
 -- min_countries = 2
 -- min_returns = 1
+--
+-- [thresholds]
+-- countries = "min_countries"
+-- overlapping_pairs = "min_returns"
 WITH minutes AS (
     SELECT session_id, country, minute, SUM(segments) AS segments
     FROM activity

@@ -23,6 +23,10 @@
 -- [least]
 -- min_minutes = 1
 -- strong_minutes = 1
+--
+-- [thresholds]
+-- minutes = "min_minutes"
+-- full_minutes = "strong_minutes"
 WITH countries AS (
     SELECT session_id, minute, country, SUM(segments) AS segments
     FROM activity
@@ -57,6 +61,7 @@ SELECT
         ELSE 'medium'
     END AS strength,
     COUNT(*) AS minutes,
+    CAST(SUM(CASE WHEN streams >= $strong_streams THEN 1 ELSE 0 END) AS BIGINT) AS full_minutes,
     MAX(countries) AS most_countries,
     MAX(streams) AS most_streams,
     MIN(first_country) AS first_country,

@@ -19,6 +19,10 @@
 -- [least]
 -- min_segments = 1
 -- min_networks = 1
+--
+-- [thresholds]
+-- segments = "min_segments"
+-- networks = "min_networks"
 WITH referers AS (
     SELECT session_id, referer_host, network, SUM(segments) AS segments
     FROM activity

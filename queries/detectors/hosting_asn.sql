@@ -19,6 +19,9 @@
 -- [least]
 -- min_segments = 1
 -- medium_networks = 1
+--
+-- [thresholds]
+-- segments = "min_segments"
 WITH servers AS (
     SELECT session_id, network, SUM(segments) AS segments, MIN(network_type) AS network_type, MIN(asn) AS asn
     FROM activity

@@ -15,6 +15,9 @@
 --
 -- [least]
 -- max_networks = 1
+--
+-- [thresholds]
+-- networks = "max_networks"
 SELECT
     session_id,
     MAX(networks) * 1.0 / $max_networks AS score,

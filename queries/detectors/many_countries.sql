@@ -18,6 +18,9 @@
 --
 -- [least]
 -- max_countries = 1
+--
+-- [thresholds]
+-- countries = "max_countries"
 WITH watching AS (
     SELECT session_id, country, SUM(segments) AS segments, SUM(requests) AS requests
     FROM activity

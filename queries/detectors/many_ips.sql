@@ -21,6 +21,9 @@
 --
 -- [least]
 -- max_networks = 1
+--
+-- [thresholds]
+-- networks = "max_networks"
 WITH watching AS (
     SELECT
         session_id,

@@ -20,6 +20,9 @@
 --
 -- [least]
 -- max_user_agents = 1
+--
+-- [thresholds]
+-- user_agents = "max_user_agents"
 WITH agents AS (
     SELECT session_id, user_agent, SUM(segments) AS segments, SUM(requests) AS requests
     FROM activity

@@ -20,6 +20,9 @@
 -- [least]
 -- min_minutes = 1
 -- min_networks = 1
+--
+-- [thresholds]
+-- minutes = "min_minutes"
 WITH active AS (
     SELECT
         session_id,

@@ -19,6 +19,10 @@
 -- [least]
 -- min_networks = 2
 -- min_operators = 1
+--
+-- [thresholds]
+-- networks = "min_networks"
+-- operators = "min_operators"
 WITH watching AS (
     SELECT
         session_id,

@@ -20,6 +20,9 @@
 -- [least]
 -- min_networks = 2
 -- min_segments = 1
+--
+-- [thresholds]
+-- shared_segments = "min_segments"
 WITH fetched AS (
     SELECT
         session_id,

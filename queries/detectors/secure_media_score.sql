@@ -21,6 +21,12 @@
 -- min_sessions = 3
 -- # Seconds that a session must last.
 -- min_duration = 30
+--
+-- [least]
+-- threshold = 0
+--
+-- [thresholds]
+-- secure_media_score = "threshold"
 WITH sessions AS (
     SELECT
         session_id,

@@ -21,6 +21,9 @@
 -- [least]
 -- min_assets = 2
 -- min_minutes = 1
+--
+-- [thresholds]
+-- minutes = "min_minutes"
 WITH assets AS (
     SELECT session_id, minute, content, SUM(segments) AS segments
     FROM activity

@@ -2,6 +2,7 @@
 
 pub mod check;
 pub mod daemon;
+pub mod explain;
 pub mod history;
 pub mod query;
 pub mod replay;

@@ -192,6 +192,9 @@ async fn compile(
             Ok(_) => {}
         }
     }
+    if let Some(column) = detector.thresholds.keys().find(|column| schema.field_with_name(column).is_err()) {
+        return Err(refuse(1, format!("[thresholds] names {column}, which is no column of the result")));
+    }
     // Types are checked and functions resolved when the plan is made; an empty run shows the rest.
     frame.collect().await.map_err(broken)?;
     Ok(read)

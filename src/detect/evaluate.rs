@@ -21,6 +21,7 @@ use crate::schema::Table;
 use crate::store::{Store, StoreError, Transaction};
 
 const TOUCHED: Sql = sql!("engine/touched.sql");
+const TOUCHED_OF_SESSION: Sql = sql!("explain/touched.sql");
 const TOUCHED_MINUTES: Sql = sql!("engine/touched_minutes.sql");
 const FINDINGS_BETWEEN: Sql = sql!("engine/findings_between.sql");
 
@@ -127,14 +128,68 @@ pub async fn detect(
             jobs.entry(window).or_default().push(index);
         }
     }
-    stage.set_total(jobs.values().map(|detectors| detectors.len() as u64).sum());
+    let Evaluation { found, evaluated, failed } =
+        evaluate(engine, &session, detectors, lists, &jobs, &after, run_id, stage, &mut detection).await?;
+    let (changed, gone) = compare(&session, &jobs, &found, &evaluated).await?;
+    for finding in &changed {
+        detection.detectors.entry(finding.detector.clone()).or_default().findings += 1;
+    }
+    detection.sessions = sessions_in(&session, jobs.keys()).await?;
 
-    let statements = Statements::new(engine, &session, detectors, lists).await?;
+    // Detections have numbers of their own: one that makes up for a failure sees no new batch.
+    let evaluation = evaluations(store).await? + 1;
+    let mut transactions = vec![
+        Transaction::new("detect", batch),
+        Transaction::new("evaluation", evaluation),
+        // For the guard, if the decision comes in a later run.
+        Transaction::new("sessions", i64::try_from(detection.sessions).unwrap_or(i64::MAX)),
+    ];
+    for (index, detector) in detectors.iter().enumerate() {
+        let version = if failed.contains(&index) { after[index] } else { batch };
+        transactions.push(Transaction::new(own_progress(detector), version));
+    }
+    let stored: Vec<FindingRow> = changed
+        .iter()
+        .map(|finding| row(finding, evaluation))
+        .chain(gone.iter().map(|key| withdrawn(key, evaluation, run_id)))
+        .collect();
+    let rows = match stored.is_empty() {
+        true => vec![],
+        false => vec![rows::encode(Table::Findings.schema().stored(), &stored).map_err(DetectError::Rows)?],
+    };
+    store.append(Table::Findings, rows, &transactions).await?;
+    Ok(detection)
+}
+
+/// What detectors found in some windows.
+struct Evaluation {
+    found: HashMap<Key, Finding>,
+    evaluated: Evaluated,
+    /// Detectors that failed, by their place.
+    failed: BTreeSet<usize>,
+}
+
+/// Evaluates detectors, by their places, on windows. The session has the public tables, and the new rows as `touched`: those of
+/// batches after `after`, of each detector.
+#[expect(clippy::too_many_arguments, reason = "all that a detection knows")]
+async fn evaluate(
+    engine: &Engine,
+    session: &SessionContext,
+    detectors: &[Detector],
+    lists: &BTreeMap<String, Vec<String>>,
+    jobs: &BTreeMap<Window, Vec<usize>>,
+    after: &[i64],
+    run_id: &str,
+    stage: &Stage,
+    detection: &mut Detection,
+) -> Result<Evaluation, DetectError> {
+    stage.set_total(jobs.values().map(|detectors| detectors.len() as u64).sum());
+    let statements = Statements::new(engine, session, detectors, lists).await?;
     let mut found: HashMap<Key, Finding> = HashMap::new();
     let mut evaluated = Evaluated::new();
     let mut failed: BTreeSet<usize> = BTreeSet::new();
-    for (_, chunk) in chunks_by_hour(&jobs) {
-        let loaded = Loaded::new(&session, &chunk, detectors).await?;
+    for (_, chunk) in chunks_by_hour(jobs) {
+        let loaded = Loaded::new(session, &chunk, detectors).await?;
         for (window, indexes) in chunk {
             let mut cut = WindowTables::new(&loaded, &statements, window);
             let mut in_window: Vec<Finding> = Vec::new();
@@ -177,36 +232,32 @@ pub async fn detect(
     // What a failed detector found before it failed is found again when it works.
     found.retain(|(_, name, _), _| !failed.iter().any(|&index| detectors[index].name == *name));
     evaluated.retain(|(name, _), _| !failed.iter().any(|&index| detectors[index].name == *name));
+    Ok(Evaluation { found, evaluated, failed })
+}
 
-    let (changed, gone) = compare(&session, &jobs, &found, &evaluated).await?;
-    for finding in &changed {
-        detection.detectors.entry(finding.detector.clone()).or_default().findings += 1;
-    }
-    detection.sessions = sessions_in(&session, jobs.keys()).await?;
-
-    // Detections have numbers of their own: one that makes up for a failure sees no new batch.
-    let evaluation = evaluations(store).await? + 1;
-    let mut transactions = vec![
-        Transaction::new("detect", batch),
-        Transaction::new("evaluation", evaluation),
-        // For the guard, if the decision comes in a later run.
-        Transaction::new("sessions", i64::try_from(detection.sessions).unwrap_or(i64::MAX)),
-    ];
+/// What detectors say of one session in every window that holds a row of it, nothing written. One that fails says nothing.
+pub async fn look_at(
+    engine: &Engine,
+    store: &dyn Store,
+    detectors: &[Detector],
+    lists: &BTreeMap<String, Vec<String>>,
+    session_id: &str,
+    now: DateTime<Utc>,
+) -> Result<Vec<Finding>, DetectError> {
+    let session = engine.session_over(store, now).await?;
+    let of_session = vec![("session", ScalarValue::Utf8(Some(session_id.to_owned())))];
+    register(&session, "touched", TOUCHED_OF_SESSION, of_session).await?;
+    let minutes: Vec<TouchedMinute> = fetch(&session, TOUCHED_MINUTES, vec![]).await?;
+    let mut jobs: BTreeMap<Window, Vec<usize>> = BTreeMap::new();
     for (index, detector) in detectors.iter().enumerate() {
-        let version = if failed.contains(&index) { after[index] } else { batch };
-        transactions.push(Transaction::new(own_progress(detector), version));
+        for window in windows_over(minutes.iter().map(|minute| minute.minute), detector.window, detector.every) {
+            jobs.entry(window).or_default().push(index);
+        }
     }
-    let stored: Vec<FindingRow> = changed
-        .iter()
-        .map(|finding| row(finding, evaluation))
-        .chain(gone.iter().map(|key| withdrawn(key, evaluation, run_id)))
-        .collect();
-    let rows = match stored.is_empty() {
-        true => vec![],
-        false => vec![rows::encode(Table::Findings.schema().stored(), &stored).map_err(DetectError::Rows)?],
-    };
-    store.append(Table::Findings, rows, &transactions).await?;
-    Ok(detection)
+    let (after, mut detection) = (vec![i64::MIN; detectors.len()], Detection::default());
+    let evaluation =
+        evaluate(engine, &session, detectors, lists, &jobs, &after, "", &Stage::hidden(), &mut detection).await?;
+    Ok(evaluation.found.into_values().filter(|finding| finding.session_id == session_id).collect())
 }
 
 /// How many detections there were.

@@ -32,6 +32,9 @@ pub struct Header {
     /// The least values of parameters that must not be less.
     #[serde(default)]
     pub least: BTreeMap<String, i64>,
+    /// Columns of the result and the parameters that they are measured by: what `explain` tells of near misses.
+    #[serde(default)]
+    pub thresholds: BTreeMap<String, String>,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -117,6 +120,14 @@ impl Parameter {
         }
     }
 
+    pub fn as_f64(&self) -> Option<f64> {
+        match self {
+            Parameter::Int(value) => Some(*value as f64),
+            Parameter::Float(value) => Some(*value),
+            Parameter::Bool(_) | Parameter::Text(_) => None,
+        }
+    }
+
     /// The value to use for a parameter whose default is `self`: of the same type, a whole number serving
     /// for a fraction.
     fn overridden_by(&self, value: &Parameter) -> Option<Parameter> {
@@ -166,6 +177,9 @@ impl DetectorFile {
         }
         if let Some(unknown) = header.least.keys().find(|name| !header.params.contains_key(*name)) {
             return Err(error(1, format!("[least] names {unknown}, which is no parameter")));
+        }
+        if let Some(unknown) = header.thresholds.values().find(|name| !header.least.contains_key(*name)) {
+            return Err(error(1, format!("[thresholds] names {unknown}, which has no value in [least]")));
         }
         Ok(DetectorFile { name: name.to_owned(), path: path.to_owned(), header, sql: text.to_owned() })
     }
@@ -224,6 +238,8 @@ impl DetectorFile {
             scope: about.scope,
             mode: settings.mode.or(about.mode).unwrap_or(Mode::Enforce),
             params,
+            least: self.header.least.clone(),
+            thresholds: self.header.thresholds.clone(),
             tables: BTreeSet::new(),
         })
     }
@@ -245,6 +261,8 @@ pub struct Detector {
     pub scope: Scope,
     pub mode: Mode,
     pub params: BTreeMap<String, Parameter>,
+    pub least: BTreeMap<String, i64>,
+    pub thresholds: BTreeMap<String, String>,
     /// The tables that it reads; known once it is compiled.
     pub tables: BTreeSet<String>,
 }
@@ -252,6 +270,20 @@ pub struct Detector {
 impl Detector {
     pub fn reads(&self, table: &str) -> bool {
         self.tables.contains(table)
+    }
+
+    /// The same with its thresholds at their least values: it finds what comes near, too.
+    pub fn relaxed(&self) -> Detector {
+        let mut relaxed = self.clone();
+        for name in self.thresholds.values() {
+            if let (Some(value), Some(least)) = (relaxed.params.get_mut(name), self.least.get(name)) {
+                *value = match value {
+                    Parameter::Float(_) => Parameter::Float(*least as f64),
+                    _ => Parameter::Int(*least),
+                };
+            }
+        }
+        relaxed
     }
 
     /// The values that are bound to `$name`.

@@ -13,7 +13,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-pub use evaluate::{DetectError, Detection, DetectorStats, detect, evaluations};
+pub use evaluate::{DetectError, Detection, DetectorStats, detect, evaluations, look_at};
 use file::Strength;
 use window::Window;
 

@@ -160,8 +160,8 @@ impl DeltaStore {
         .await
     }
 
-    /// Removes the files that no version has needed for the time in [`PROPERTIES`]: what runs that were cut off left behind, and
-    /// what was replaced long before any reader that still runs began.
+    /// Removes the files that no version has needed for two days: what runs that were cut off left behind, and what was
+    /// replaced long before any reader that still runs began.
     pub async fn vacuum(&self) -> Result<(), StoreError> {
         for table in Table::STORED {
             let vacuum =

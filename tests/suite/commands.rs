@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 
 use arrow::array::AsArray;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
-use serde_json::json;
+use serde_json::{Value, json};
 
-use crate::support::{Place, fixtures, shared};
+use crate::support::{Place, fixtures, line, shared};
 
 #[test]
 fn query_prints_every_format_and_takes_nothing_but_a_select() {
@@ -37,6 +37,49 @@ fn query_prints_every_format_and_takes_nothing_but_a_select() {
         assert_eq!((output.code, output.stdout.as_str()), (2, ""), "{sql}: {output:?}");
         assert!(output.stderr.starts_with("streamwarden: "), "{output:?}");
     }
+}
+
+#[test]
+fn explain_tells_who_used_a_session_and_how_near_it_is_to_being_found() {
+    let place = Place::new("");
+    let mut lines = shared("SharedSess01", 20, 10, 12);
+    lines.extend(shared("NearlySess01", 20, 10, 5));
+    lines.push(line("20:20:00", "198.18.77.1", "NearlySess01", 900, 200, "Evil%1b[31m%E2%80%AEagent"));
+    lines.push(line("20:21:00", "198.18.77.2", "NearlySess01", 901, 403, "x"));
+    place.write_log("E1.2026-11-20-20.aaaa.gz", &lines);
+    place.json(0, &["run", "--output", "json"]);
+    let before = place.commits();
+
+    let blocked = place.json(0, &["explain", "SharedSess01", "--output", "json"]);
+    assert_eq!(
+        (&blocked["block"]["mode"], &blocked["block"]["expires_at"]),
+        (&json!("enforce"), &json!("2026-11-20T22:00:00Z"))
+    );
+    assert_eq!(
+        (blocked["networks"].as_array().unwrap().len(), &blocked["events"][0]["event"]),
+        (12, &json!("revoked"))
+    );
+    assert_eq!((&blocked["seen"]["requests"], &blocked["seen"]["bound"]), (&json!(48), &json!("always")));
+    let judgement = |explained: &Value, name: &str| {
+        let all = explained["detectors"].as_array().unwrap();
+        all.iter().find(|judgement| judgement["detector"] == name).unwrap().clone()
+    };
+    let found = judgement(&blocked, "many_ips");
+    assert_eq!((&found["found"]["strength"], &found["numbers"][0]["value"]), (&json!("medium"), &json!(12.0)));
+
+    let nearly = place.json(0, &["explain", "NearlySess01", "--output", "json"]);
+    assert_eq!((&nearly["block"], &nearly["refused"]), (&Value::Null, &json!(1)));
+    let near = judgement(&nearly, "many_ips");
+    let number = json!({"name": "networks", "value": 5.0, "threshold": 8.0, "parameter": "max_networks"});
+    assert_eq!((&near["found"], &near["numbers"]), (&Value::Null, &json!([number])));
+    let text = place.run(&["explain", "NearlySess01"]).stdout;
+    assert!(text.contains("networks 5 of 8") && text.contains("blocked    no"), "{text}");
+    assert!(!text.contains(['\u{1b}', '\u{202e}']) && text.contains("Evil\\u{1b}[31m\\u{202e}agent"), "{text}");
+
+    let unknown = place.run(&["explain", "NobodySess01"]);
+    assert_eq!(unknown.code, 1);
+    assert!(unknown.stderr.contains("nothing is known of the session NobodySess01"), "{unknown:?}");
+    assert_eq!(place.commits(), before, "nothing is written");
 }
 
 #[test]
