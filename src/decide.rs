@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::{Value, json};
 
+use crate::allow::AllowList;
 use crate::config::{Guard, Mode};
 use crate::detect::Finding;
 use crate::detect::file::{Detector, Strength};
@@ -20,6 +21,7 @@ use crate::time::Span;
 pub struct Policy<'a> {
     pub guard: &'a Guard,
     pub detectors: BTreeMap<&'a str, DetectorPolicy>,
+    pub allow: &'a AllowList,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -29,12 +31,12 @@ pub struct DetectorPolicy {
 }
 
 impl<'a> Policy<'a> {
-    pub fn new(guard: &'a Guard, detectors: &'a [Detector]) -> Self {
+    pub fn new(guard: &'a Guard, detectors: &'a [Detector], allow: &'a AllowList) -> Self {
         let detectors = detectors
             .iter()
             .map(|detector| (detector.name.as_str(), DetectorPolicy { mode: detector.mode, ttl: detector.ttl }))
             .collect();
-        Policy { guard, detectors }
+        Policy { guard, detectors, allow }
     }
 
     /// What a block that these detectors (comma-separated) decided on may still do: the least of the mode that
@@ -216,7 +218,9 @@ pub fn propose(
     };
 
     let token_still_valid = facts.token_expires.is_some_and(|expires| expires > now);
-    let hindrance = if verdict.mode == Mode::Observe {
+    let hindrance = if let Some(allowed) = policy.allow.of_session(session_id, now) {
+        Some(format!("allowed: {}", allowed.reason))
+    } else if verdict.mode == Mode::Observe {
         Some("mode observe".to_owned())
     } else if expires_at <= now {
         Some("its token has expired".to_owned())
@@ -285,8 +289,10 @@ mod tests {
 
     fn policy(guard: &Guard) -> Policy<'_> {
         let detector = |mode| DetectorPolicy { mode, ttl: Span::hours(1) };
+        static NOBODY: AllowList = AllowList(Vec::new());
         Policy {
             guard,
+            allow: &NOBODY,
             detectors: BTreeMap::from([
                 ("ips", detector(Mode::Enforce)),
                 ("agents", detector(Mode::Enforce)),

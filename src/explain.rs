@@ -145,7 +145,7 @@ pub async fn explain(
     }
     let networks = by_network(fetch(&session, NETWORKS, of_session()).await?);
     let relaxed: Vec<Detector> = warden.detectors.iter().map(Detector::relaxed).collect();
-    let near = look_at(&warden.engine, store, &relaxed, &warden.config.lists, session_id, now).await?;
+    let (near, _) = look_at(&warden.engine, store, &relaxed, &warden.config, session_id, now).await?;
     let found: &[Finding] = case.as_ref().map_or(&[], |case| &case.findings);
     Ok(Some(Explained {
         session_id: session_id.to_owned(),

@@ -40,7 +40,7 @@ pub enum EventKind {
     Extended,
     /// The block ended by time.
     Expired,
-    /// The block was ended by a person.
+    /// The block was ended before its time, by a person or the allow-list.
     Restored,
     /// Would have been blocked, but for the guard.
     Held,
@@ -180,6 +180,22 @@ impl Recorder<'_> {
             actor: self.actor.to_owned(),
             run_id: self.run_id.to_owned(),
             evidence: None,
+            ..block.clone()
+        };
+        self.push(event);
+    }
+
+    /// The end of a block before its time. `block` is the event that the block stands on.
+    pub fn restore(&mut self, block: &Event, reason: String) {
+        let event = Event {
+            time: self.now,
+            sequence: self.next_sequence,
+            event: EventKind::Restored,
+            reason: Some(reason),
+            actor: self.actor.to_owned(),
+            run_id: self.run_id.to_owned(),
+            evidence: None,
+            expires_at: None,
             ..block.clone()
         };
         self.push(event);

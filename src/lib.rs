@@ -14,6 +14,7 @@
 //! S3, Delta tables and WAF are at the rim, behind [`source::LogSource`], [`store::Store`] and
 //! [`waf::RuleGroup`].
 
+pub mod allow;
 pub mod aws;
 pub mod check;
 pub mod cli;

@@ -1,8 +1,8 @@
 //! Between Arrow batches and Rust values, for the small tables: findings, events, runs.
 
-use arrow::array::{ArrayRef, new_null_array};
+use arrow::array::{ArrayRef, AsArray, new_null_array};
 use arrow::compute::cast;
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{DataType, SchemaRef};
 use arrow::json::{ArrayWriter, ReaderBuilder};
 use arrow::record_batch::RecordBatch;
 use serde::Serialize;
@@ -29,6 +29,17 @@ pub fn decode<T: DeserializeOwned>(batches: &[RecordBatch]) -> Result<Vec<T>, St
         .into_iter()
         .map(|row| serde_json::from_value(Value::Object(row)).map_err(|error| error.to_string()))
         .collect()
+}
+
+/// A column of texts, whatever string type it has.
+pub fn texts<'a>(batch: &'a RecordBatch, name: &str) -> Result<Box<dyn Iterator<Item = Option<&'a str>> + 'a>, String> {
+    let column = batch.column_by_name(name).ok_or_else(|| format!("the result has no column {name}"))?;
+    match column.data_type() {
+        DataType::Utf8 => Ok(Box::new(column.as_string::<i32>().iter())),
+        DataType::LargeUtf8 => Ok(Box::new(column.as_string::<i64>().iter())),
+        DataType::Utf8View => Ok(Box::new(column.as_string_view().iter())),
+        other => Err(format!("the column {name} holds no texts but {other}")),
+    }
 }
 
 /// Values as a batch of this schema; a column that is no field of the values is null.

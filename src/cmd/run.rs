@@ -75,9 +75,17 @@ fn text(outcome: &Outcome, now: &str, dry_run: bool) -> String {
         "  sessions  {} revoked, {} extended, {} expired, {} held, {} observed",
         summary.revoked, summary.extended, summary.expired, summary.held, summary.observed
     );
+    if summary.spared.requests > 0 || summary.restored > 0 {
+        let (requests, sessions, restored) = (summary.spared.requests, summary.spared.sessions, summary.restored);
+        let _ = writeln!(
+            text,
+            "  allowed   {requests} requests of {sessions} sessions not looked at, {restored} sessions restored"
+        );
+    }
     text += &events_text("Revoked", &outcome.events, &[EventKind::Revoked, EventKind::Released]);
     text += &events_text("Extended", &outcome.events, &[EventKind::Extended]);
     text += &events_text("Expired", &outcome.events, &[EventKind::Expired]);
+    text += &events_text("Restored", &outcome.events, &[EventKind::Restored]);
     text += &events_text("Held by the guard, not blocked", &outcome.events, &[EventKind::Held]);
     text += &events_text("Observed, not blocked", &outcome.events, &[EventKind::Observed]);
     let title = match outcome.waf {

@@ -38,7 +38,7 @@ pub async fn run(common: &Common, args: Args) -> anyhow::Result<Exit> {
     let warden = Warden::new(config).await?;
     let group = warden.rule_group().await;
     let root = Root::connect(&warden.config.state).await;
-    let policy = Policy::new(&warden.config.guard, &warden.detectors);
+    let policy = Policy::new(&warden.config.guard, &warden.detectors, &warden.config.allow);
     let needed = || UsageError("the config names no rule group: [waf] name and id".to_owned());
     match args.action {
         Action::Show => show(&group.ok_or_else(needed)?, args.output).await,

@@ -13,6 +13,7 @@ use chrono::{DateTime, Utc};
 
 pub use raw::{Detect, DetectorSettings, Engine, GeoIp, Guard, LogFormat, Mode, Schedule, Waf};
 
+use crate::allow::AllowList;
 use crate::logs::LogForm;
 use crate::session::{Scheme, SchemeError};
 use crate::source::{Location, LocationError};
@@ -36,6 +37,7 @@ pub struct Config {
     pub detect: Detect,
     pub detectors: BTreeMap<String, DetectorSettings>,
     pub lists: BTreeMap<String, Vec<String>>,
+    pub allow: AllowList,
     pub guard: Guard,
     pub waf: Option<Waf>,
     pub engine: Engine,
@@ -162,6 +164,11 @@ mod tests {
             ("[detectors.many_ips]\nmax_networks = [1]", "must be a number"),
             ("[lists]\nactivity = [\"x\"]", "activity"),
             ("[lists]\n\"my list\" = [\"x\"]", "my list"),
+            ("[[allow]]\nsession = \"x\"", "reason"),
+            ("[[allow]]\nreason = \"x\"", "one of session"),
+            ("[[allow]]\nasn = 1\nsession = \"x\"\nreason = \"x\"", "one of session"),
+            ("[[allow]]\nnetwork = \"2001:db8::1\"\nreason = \"x\"", "/64"),
+            ("[[allow]]\nasn = 1\nreason = \" \"", "the reason is empty"),
         ] {
             let error = refused(&format!("{LEAST}{line}\n"));
             assert!(error.contains(part), "{line}: {error}");

@@ -7,6 +7,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::{ConfigError, Logs, suggest};
+use crate::allow::{Allow, AllowList, Allowed};
 use crate::detect::file::{Parameter, Strength};
 use crate::logs::LogForm;
 use crate::logs::fields::{Layout, REALTIME_COLUMNS};
@@ -35,6 +36,8 @@ pub struct Config {
     #[serde(default)]
     lists: BTreeMap<String, Vec<String>>,
     #[serde(default)]
+    allow: Vec<AllowEntry>,
+    #[serde(default)]
     guard: Guard,
     #[serde(default)]
     waf: Option<Waf>,
@@ -52,6 +55,42 @@ struct State {
     activity_retention: Span,
     #[serde(default = "default_lease")]
     lease: Span,
+}
+
+/// An entry of the allow-list, about one thing.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AllowEntry {
+    #[serde(default)]
+    session: Option<String>,
+    #[serde(default)]
+    network: Option<String>,
+    #[serde(default)]
+    asn: Option<u32>,
+    #[serde(default)]
+    user_agent: Option<String>,
+    #[serde(default)]
+    referer: Option<String>,
+    reason: String,
+    #[serde(default, deserialize_with = "instant")]
+    until: Option<DateTime<Utc>>,
+}
+
+impl AllowEntry {
+    fn check(self) -> Result<Allow, String> {
+        let what = match (self.session, self.network, self.asn, self.user_agent, self.referer) {
+            (Some(session), None, None, None, None) => Allowed::Session(session),
+            (None, Some(network), None, None, None) => Allowed::Network(network.parse()?),
+            (None, None, Some(asn), None, None) => Allowed::Asn(i64::from(asn)),
+            (None, None, None, Some(agent), None) => Allowed::UserAgent(agent),
+            (None, None, None, None, Some(referer)) => Allowed::Referer(referer.to_ascii_lowercase()),
+            _ => return Err("an entry is about one of session, network, asn, user_agent and referer".to_owned()),
+        };
+        if self.reason.trim().is_empty() {
+            return Err("the reason is empty: say why, whoever looks at it in a year wants to know".to_owned());
+        }
+        Ok(Allow { what, reason: self.reason, until: self.until })
+    }
 }
 
 #[derive(Debug, Deserialize)]
@@ -380,6 +419,8 @@ impl Config {
         for name in self.lists.keys() {
             check_list_name(name).map_err(|message| wrong(&format!("lists.{name}"), message))?;
         }
+        let allow: Result<Vec<Allow>, String> = self.allow.into_iter().map(AllowEntry::check).collect();
+        let allow = allow.map_err(|message| wrong("allow", message))?;
         self.guard.check().map_err(|(key, message)| wrong(&format!("guard.{key}"), message))?;
         if let Some(waf) = &self.waf {
             waf.check().map_err(|(key, message)| wrong(&format!("waf.{key}"), message))?;
@@ -402,6 +443,7 @@ impl Config {
             detect: Detect { queries: self.detect.queries.map(resolve), ..self.detect },
             detectors: self.detectors,
             lists: self.lists,
+            allow: AllowList(allow),
             guard: self.guard,
             waf: self.waf,
             engine: self.engine,

@@ -14,6 +14,8 @@ use super::file::{Detector, Scope, Strength};
 use super::result::run;
 use super::tables::{Loaded, Statements, WindowTables, sessions_in};
 use super::window::{Window, windows_over};
+use crate::allow::Spared;
+use crate::config::Config;
 use crate::engine::{Engine, EngineError, Sql, fetch, register, sql, timestamp};
 use crate::progress::Stage;
 use crate::rows;
@@ -33,6 +35,8 @@ pub struct Detection {
     pub sessions: u64,
     /// How many sessions with new rows each evaluated window held, by its end.
     pub sessions_by_end: BTreeMap<DateTime<Utc>, u64>,
+    /// What the allow-list took out of what was evaluated; its sessions once each.
+    pub spared: Spared,
     /// Detectors that failed, and why. Their windows are evaluated again next time.
     pub failures: Vec<String>,
 }
@@ -96,7 +100,7 @@ pub async fn detect(
     engine: &Engine,
     store: &dyn Store,
     detectors: &[Detector],
-    lists: &BTreeMap<String, Vec<String>>,
+    config: &Config,
     now: DateTime<Utc>,
     run_id: &str,
     stage: &Stage,
@@ -129,7 +133,7 @@ pub async fn detect(
         }
     }
     let Evaluation { found, evaluated, failed } =
-        evaluate(engine, &session, detectors, lists, &jobs, &after, run_id, stage, &mut detection).await?;
+        evaluate(engine, &session, detectors, config, now, &jobs, &after, run_id, stage, &mut detection).await?;
     let (changed, gone) = compare(&session, &jobs, &found, &evaluated).await?;
     for finding in &changed {
         detection.detectors.entry(finding.detector.clone()).or_default().findings += 1;
@@ -176,7 +180,8 @@ async fn evaluate(
     engine: &Engine,
     session: &SessionContext,
     detectors: &[Detector],
-    lists: &BTreeMap<String, Vec<String>>,
+    config: &Config,
+    now: DateTime<Utc>,
     jobs: &BTreeMap<Window, Vec<usize>>,
     after: &[i64],
     run_id: &str,
@@ -184,12 +189,12 @@ async fn evaluate(
     detection: &mut Detection,
 ) -> Result<Evaluation, DetectError> {
     stage.set_total(jobs.values().map(|detectors| detectors.len() as u64).sum());
-    let statements = Statements::new(engine, session, detectors, lists).await?;
+    let statements = Statements::new(engine, session, detectors, &config.lists).await?;
     let mut found: HashMap<Key, Finding> = HashMap::new();
     let mut evaluated = Evaluated::new();
     let mut failed: BTreeSet<usize> = BTreeSet::new();
     for (_, chunk) in chunks_by_hour(jobs) {
-        let loaded = Loaded::new(session, &chunk, detectors).await?;
+        let loaded = Loaded::new(session, &chunk, detectors, &config.allow, now, &mut detection.spared).await?;
         for (window, indexes) in chunk {
             let mut cut = WindowTables::new(&loaded, &statements, window);
             let mut in_window: Vec<Finding> = Vec::new();
@@ -229,21 +234,24 @@ async fn evaluate(
             }
         }
     }
+    detection.spared.sessions.sort();
+    detection.spared.sessions.dedup();
     // What a failed detector found before it failed is found again when it works.
     found.retain(|(_, name, _), _| !failed.iter().any(|&index| detectors[index].name == *name));
     evaluated.retain(|(name, _), _| !failed.iter().any(|&index| detectors[index].name == *name));
     Ok(Evaluation { found, evaluated, failed })
 }
 
-/// What detectors say of one session in every window that holds a row of it, nothing written. One that fails says nothing.
+/// What detectors say of one session in every window that holds a row of it, nothing written, and what the allow-list took out.
+/// A detector that fails says nothing.
 pub async fn look_at(
     engine: &Engine,
     store: &dyn Store,
     detectors: &[Detector],
-    lists: &BTreeMap<String, Vec<String>>,
+    config: &Config,
     session_id: &str,
     now: DateTime<Utc>,
-) -> Result<Vec<Finding>, DetectError> {
+) -> Result<(Vec<Finding>, Spared), DetectError> {
     let session = engine.session_over(store, now).await?;
     let of_session = vec![("session", ScalarValue::Utf8(Some(session_id.to_owned())))];
     register(&session, "touched", TOUCHED_OF_SESSION, of_session).await?;
@@ -256,8 +264,9 @@ pub async fn look_at(
     }
     let (after, mut detection) = (vec![i64::MIN; detectors.len()], Detection::default());
     let evaluation =
-        evaluate(engine, &session, detectors, lists, &jobs, &after, "", &Stage::hidden(), &mut detection).await?;
-    Ok(evaluation.found.into_values().filter(|finding| finding.session_id == session_id).collect())
+        evaluate(engine, &session, detectors, config, now, &jobs, &after, "", &Stage::hidden(), &mut detection).await?;
+    let found = evaluation.found.into_values().filter(|finding| finding.session_id == session_id).collect();
+    Ok((found, detection.spared))
 }
 
 /// How many detections there were.

@@ -14,7 +14,7 @@ use super::memory_watch::watched;
 use super::statement::{Rows, Statement};
 use super::window::Window;
 use crate::engine::Engine;
-use crate::rows;
+use crate::rows::{self, texts};
 
 /// Runs one detector on one window. The error is for people: it says what was wrong with the result.
 pub async fn run(
@@ -98,16 +98,5 @@ fn parse_strength(text: Option<&str>) -> Result<Strength, String> {
             "the column strength holds {}, not strong, medium or weak",
             other.map_or("a null".to_owned(), |text| format!("{text:?}"))
         )),
-    }
-}
-
-/// A column of texts, whatever string type it has.
-pub fn texts<'a>(batch: &'a RecordBatch, name: &str) -> Result<Box<dyn Iterator<Item = Option<&'a str>> + 'a>, String> {
-    let column = batch.column_by_name(name).ok_or_else(|| format!("the result has no column {name}"))?;
-    match column.data_type() {
-        DataType::Utf8 => Ok(Box::new(column.as_string::<i32>().iter())),
-        DataType::LargeUtf8 => Ok(Box::new(column.as_string::<i64>().iter())),
-        DataType::Utf8View => Ok(Box::new(column.as_string_view().iter())),
-        other => Err(format!("the column {name} holds no texts but {other}")),
     }
 }

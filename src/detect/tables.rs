@@ -15,11 +15,11 @@ use serde_json::{Map, Value, json};
 
 use super::catalog;
 use super::file::{Detector, Scope};
-use super::result::texts;
 use super::statement::{Rows, Statement};
 use super::window::Window;
+use crate::allow::{AllowList, Spared};
 use crate::engine::{Engine, EngineError, Sql, collect, fetch, query_error, replace, select, sql, timestamp};
-use crate::rows;
+use crate::rows::{self, texts};
 use crate::schema::Table;
 
 const ACTIVITY_OF_TOUCHED: Sql = sql!("engine/activity_of_touched.sql");
@@ -58,6 +58,15 @@ impl Minutes {
         Ok((schema, Minutes(batches)))
     }
 
+    /// Takes out what the allow-list spares.
+    fn retain(&mut self, allow: &AllowList, now: DateTime<Utc>, spared: &mut Spared) -> Result<(), EngineError> {
+        for batch in &mut self.0 {
+            let left = allow.filter(batch, now, spared);
+            *batch = left.map_err(|message| EngineError::Rows { file: ACTIVITY_BETWEEN.file, message })?;
+        }
+        Ok(())
+    }
+
     /// The rows of a window; nothing is copied.
     fn within(&self, window: Window) -> Vec<RecordBatch> {
         let (start, end) = (window.start.timestamp_micros(), window.end.timestamp_micros());
@@ -86,6 +95,9 @@ impl Loaded {
         session: &SessionContext,
         chunk: &[(Window, &Vec<usize>)],
         detectors: &[Detector],
+        allow: &AllowList,
+        now: DateTime<Utc>,
+        spared: &mut Spared,
     ) -> Result<Loaded, EngineError> {
         let start = chunk.iter().map(|(window, _)| window.start).min().unwrap_or_default();
         let end = chunk.iter().map(|(window, _)| window.end).max().unwrap_or_default();
@@ -93,7 +105,7 @@ impl Loaded {
         let all = of_chunk().any(|detector| detector.scope == Scope::All);
         let sql = if all { ACTIVITY_BETWEEN } else { ACTIVITY_OF_TOUCHED };
         let (schema, activity) = Minutes::load(session, sql, (start, end)).await?;
-        let deliveries = match of_chunk().any(|detector| detector.reads(DELIVERIES)) {
+        let mut deliveries = match of_chunk().any(|detector| detector.reads(DELIVERIES)) {
             true => {
                 replace(session, "loaded_activity", schema, activity.0.clone())
                     .map_err(|error| query_error(DELIVERIES_OF_LOADED, error))?;
@@ -101,6 +113,13 @@ impl Loaded {
             }
             false => Minutes::default(),
         };
+        let mut activity = activity;
+        if allow.takes_requests(now) {
+            activity.retain(allow, now, spared)?;
+            spared.counted_until = spared.counted_until.max(end.timestamp_micros());
+            // They are a part of the same requests.
+            deliveries.retain(allow, now, &mut Spared::default())?;
+        }
         Ok(Loaded {
             activity,
             deliveries,

@@ -199,19 +199,19 @@ impl Warden {
 
         let detecting = Instant::now();
         let stage = if options.progress { Stage::steps("detect") } else { Stage::hidden() };
-        let detection =
-            match detect(&self.engine, store, &self.detectors, &self.config.lists, now, &run_id, &stage).await {
-                Ok(detection) => detection,
-                Err(error) if error.is_of_the_state() => return Err(error.into()),
-                Err(error) => {
-                    failures.push(format!("detection failed: {error}"));
-                    Detection::default()
-                }
-            };
+        let detection = match detect(&self.engine, store, &self.detectors, &self.config, now, &run_id, &stage).await {
+            Ok(detection) => detection,
+            Err(error) if error.is_of_the_state() => return Err(error.into()),
+            Err(error) => {
+                failures.push(format!("detection failed: {error}"));
+                Detection::default()
+            }
+        };
         drop(stage);
         summary.seconds.detect = detecting.elapsed().as_secs_f64();
         summary.detectors = detection.detectors.clone();
         failures.extend(detection.failures.iter().cloned());
+        summary.spared = summary::Spared::of(&detection.spared);
 
         let recording = Instant::now();
         let recorded = match revoke::record(self, store, &detection, now, &run_id, options.release_held).await {
@@ -228,7 +228,7 @@ impl Warden {
 
         let enforcing = Instant::now();
         let session = self.engine.session_over(store, now).await?;
-        let policy = Policy::new(&self.config.guard, &self.detectors);
+        let policy = Policy::new(&self.config.guard, &self.detectors, &self.config.allow);
         let desired = sync::desired(&session, &policy, now).await?;
         let (plan, waf) = match self.rule_group().await {
             None => (plan(&desired, self.assumed_capacity(), 0), WafState::NoGroup),

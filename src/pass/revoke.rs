@@ -8,8 +8,8 @@ use datafusion::prelude::SessionContext;
 use serde::Deserialize;
 
 use super::Warden;
-use crate::decide::{Binding, Draft, Facts, Policy, Proposal, guard_trips, propose};
-use crate::detect::{Detection, Finding, evaluations};
+use crate::decide::{Binding, Draft, Facts, Policy, Proposal, guard_trips, propose, verdict};
+use crate::detect::{DetectError, Detection, Finding, evaluations, look_at};
 use crate::engine::{EngineError, Sql, fetch, register, sql, timestamp};
 use crate::history::{Event, EventKind, Recorder, Standing};
 use crate::rows;
@@ -21,6 +21,7 @@ const FINDINGS_OF: Sql = sql!("engine/findings_of.sql");
 const EVENTS_OF: Sql = sql!("engine/events_of.sql");
 const FACTS_OF: Sql = sql!("engine/facts_of.sql");
 const EXPIRED: Sql = sql!("engine/expired.sql");
+const ACTIVE_BLOCKS: Sql = sql!("engine/active_blocks.sql");
 const HELD: Sql = sql!("engine/held.sql");
 const HISTORY_STATE: Sql = sql!("engine/history_state.sql");
 
@@ -38,6 +39,8 @@ pub enum RecordError {
     Engine(#[from] EngineError),
     #[error(transparent)]
     Store(#[from] StoreError),
+    #[error(transparent)]
+    Detect(#[from] DetectError),
     #[error("events cannot be written: {0}")]
     Rows(String),
 }
@@ -45,7 +48,10 @@ pub enum RecordError {
 impl RecordError {
     /// The state itself cannot be used.
     pub fn is_of_the_state(&self) -> bool {
-        matches!(self, RecordError::Store(_) | RecordError::Engine(EngineError::Store(_)))
+        match self {
+            RecordError::Detect(error) => error.is_of_the_state(),
+            error => matches!(error, RecordError::Store(_) | RecordError::Engine(EngineError::Store(_))),
+        }
     }
 }
 
@@ -85,12 +91,17 @@ pub async fn record(
     for block in &over {
         recorder.expire(block);
     }
+    for block in fetch::<Event>(&session, ACTIVE_BLOCKS, vec![("now", timestamp(now))]).await? {
+        if let Some(reason) = spared(warden, store, &block, now).await? {
+            recorder.restore(&block, reason);
+        }
+    }
 
     if decided < evaluated || release_held {
         let parameters =
             vec![("after", ScalarValue::Int64(Some(decided))), ("held", ScalarValue::Boolean(Some(release_held)))];
         register(&session, "candidates", CANDIDATES, parameters).await?;
-        let policy = Policy::new(&warden.config.guard, &warden.detectors);
+        let policy = Policy::new(&warden.config.guard, &warden.detectors, &warden.config.allow);
         let mut first_blocks: Vec<(Draft, bool)> = Vec::new();
         for case in cases(&session, &recorder.events).await? {
             let was_held = case.standing.held;
@@ -146,6 +157,29 @@ pub async fn record(
         store.append(Table::Revocations, batch, &[Transaction::new("decide", evaluated)]).await?;
     }
     Ok(Recorded { events, alarms })
+}
+
+/// Why the allow-list ends a block: it names the session, or nothing that suffices is left without the requests that it takes out.
+async fn spared(
+    warden: &Warden,
+    store: &dyn Store,
+    block: &Event,
+    now: DateTime<Utc>,
+) -> Result<Option<String>, RecordError> {
+    let config = &warden.config;
+    if let Some(allow) = config.allow.of_session(&block.session_id, now) {
+        return Ok(Some(format!("allowed: {}", allow.reason)));
+    }
+    if !config.allow.takes_requests(now) {
+        return Ok(None);
+    }
+    let (findings, spared) = look_at(&warden.engine, store, &warden.detectors, config, &block.session_id, now).await?;
+    if !spared.sessions.contains(&block.session_id) {
+        return Ok(None);
+    }
+    let policy = Policy::new(&config.guard, &warden.detectors, &config.allow);
+    let left = verdict(&findings, &Standing::default(), &policy).is_some_and(|verdict| verdict.mode >= block.mode);
+    Ok((!left).then(|| "nothing that suffices is left without the requests that the allow-list takes out".to_owned()))
 }
 
 /// How many sessions are held since earlier runs and nothing came of them in this one.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use crate::allow;
 use crate::detect::DetectorStats;
 use crate::history::{Event, EventKind};
 use crate::ingest::Ingested;
@@ -21,6 +22,8 @@ pub struct Summary {
     pub expired: u64,
     pub held: u64,
     pub observed: u64,
+    pub restored: u64,
+    pub spared: Spared,
     pub waf: Waf,
     pub seconds: Seconds,
     pub alarms: Vec<String>,
@@ -49,6 +52,19 @@ pub struct Lag {
     pub median: Option<f64>,
     pub p95: Option<f64>,
     pub worst: Option<f64>,
+}
+
+/// What the allow-list took out of what detectors saw.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Spared {
+    pub requests: u64,
+    pub sessions: u64,
+}
+
+impl Spared {
+    pub fn of(spared: &allow::Spared) -> Spared {
+        Spared { requests: spared.requests, sessions: spared.sessions.len() as u64 }
+    }
 }
 
 #[derive(Clone, Debug, Default, Serialize)]
@@ -102,7 +118,7 @@ impl Summary {
                 EventKind::Expired => self.expired += 1,
                 EventKind::Held => self.held += 1,
                 EventKind::Observed => self.observed += 1,
-                EventKind::Restored => {}
+                EventKind::Restored => self.restored += 1,
             }
         }
     }

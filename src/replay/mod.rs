@@ -97,8 +97,7 @@ pub async fn replay(
 
     let stage = if progress { Stage::steps("detect") } else { Stage::hidden() };
     let run_id = uuid::Uuid::new_v4().to_string();
-    let detection =
-        detect(&warden.engine, &store, &warden.detectors, &warden.config.lists, now, &run_id, &stage).await?;
+    let detection = detect(&warden.engine, &store, &warden.detectors, &warden.config, now, &run_id, &stage).await?;
     drop(stage);
 
     let session = warden.engine.session_over(&store, now).await?;
@@ -107,7 +106,7 @@ pub async fn replay(
     let cases = cases(&session, &[]).await?;
     let sessions = cases.len() as u64;
     let guard = Guard { mode: Mode::Enforce, ..warden.config.guard.clone() };
-    let policy = Policy::new(&guard, &warden.detectors);
+    let policy = Policy::new(&guard, &warden.detectors, &warden.config.allow);
     let mut revocations: Vec<Revocation> = cases.iter().filter_map(|case| first_block(case, &policy)).collect();
     revocations.sort_by(|a, b| (a.decided_at, &a.session_id).cmp(&(b.decided_at, &b.session_id)));
     let held = would_be_held(&revocations, &detection, &guard);

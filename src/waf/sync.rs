@@ -47,7 +47,9 @@ pub async fn desired(
     }
     let mut desired = Desired::default();
     for row in fetch::<Row>(session, TARGETS, vec![("now", timestamp(now))]).await? {
+        let spared = policy.allow.of_session(&row.session_id, now).is_some();
         let mode = match row.origin {
+            Origin::Auto if spared => continue,
             Origin::Auto => policy.mode_of_block(row.mode, row.detector.as_deref().unwrap_or_default()),
             // A person's word does not depend on detectors.
             Origin::Manual | Origin::Dynamodb => row.mode,

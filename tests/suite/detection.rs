@@ -390,6 +390,44 @@ fn detectors() -> Vec<String> {
     names.map(|path| path.file_stem().unwrap().to_str().unwrap().to_owned()).collect()
 }
 
+#[test]
+fn the_allow_list_spares_and_restores_and_says_so() {
+    let plain = "[detectors.secure_media_score]\nmode = \"off\"\n";
+    let place = Place::new(plain);
+    let mut lines = shared("SharedSess01", 20, 10, 12);
+    lines.extend(shared("SharedSess02", 20, 10, 40));
+    lines.extend(shared("SharedSess03", 20, 10, 12).iter().map(|line| line.replace("198.18.0.", "198.18.99.")));
+    place.write_log("E1.2026-11-20-20.aaaa.gz", &lines);
+    let allow = |what: &str, until: &str| format!("[[allow]]\n{what}\nreason = \"our probes\"\nuntil = {until:?}\n");
+    let entries = |until: &str| {
+        let network = allow("network = \"198.18.0.0/29\"", until);
+        format!("{plain}{network}{}", allow("session = \"SharedSess03\"", until))
+    };
+
+    // Before anything is blocked; and once the entries are over they spare nobody.
+    let early = Place::new(&entries("2026-11-20T22:00:00Z"));
+    early.write_log("E1.2026-11-20-20.aaaa.gz", &lines);
+    let first = early.json(0, &["run", "--output", "json"]);
+    assert_eq!((&first["revoked"], &first["observed"]), (&json!(1), &json!(1)), "{first}");
+    // Seven networks of two sessions, four requests each.
+    assert_eq!(first["spared"], json!({"requests": 56, "sessions": 2}));
+    let observed = early.query("SELECT session_id, reason FROM revocations WHERE event = 'observed'");
+    assert_eq!(observed[0]["session_id"], "SharedSess03");
+    assert!(observed[0]["reason"].as_str().unwrap().contains("allowed: our probes"), "{observed:?}");
+    let over = Place::new(&entries("2026-11-20T20:30:00Z"));
+    over.write_log("E1.2026-11-20-20.aaaa.gz", &lines);
+    assert_eq!(over.json(0, &["run", "--output", "json"])["revoked"], 3);
+
+    // What is blocked already: restored, unless enough is left against it.
+    assert_eq!(place.json(0, &["run", "--output", "json"])["revoked"], 3);
+    place.configure("logs", &entries("2026-11-20T22:00:00Z"));
+    let then = place.json(0, &["run", "--now", "2026-11-20T21:05:00Z", "--output", "json"]);
+    assert_eq!((&then["restored"], &then["waf"]["sessions"]), (&json!(2), &json!(1)), "{then}");
+    assert_eq!(place.query("SELECT session_id FROM active_revocations"), [json!({"session_id": "SharedSess02"})]);
+    let again = place.json(0, &["run", "--now", "2026-11-20T21:06:00Z", "--output", "json"]);
+    assert_eq!((&again["restored"], &again["revoked"]), (&json!(0), &json!(0)));
+}
+
 /// Beside each detector, small logs that it must catch, that come close, and that it must let pass.
 #[test]
 fn each_detector_catches_what_it_must_and_nothing_that_comes_close() {
