@@ -62,7 +62,10 @@ per_operator AS (
     GROUP BY session_id, minute, operator
 ),
 minutes AS (
-    SELECT session_id, minute, SUM(networks) AS networks, COUNT(*) AS operators, SUM(segments) AS segments
+    SELECT
+        session_id, minute, SUM(networks) AS networks, COUNT(*) AS operators, SUM(segments) AS segments,
+        -- Of one known operator it may be a pool that is not known as one, and somebody who downloads.
+        CASE WHEN COUNT(*) >= 2 OR MIN(operator) = 'unknown' THEN 1 ELSE 0 END AS apart
     FROM per_operator
     GROUP BY session_id, minute
     HAVING SUM(networks) >= 2
@@ -72,6 +75,7 @@ streams AS (
         minutes.session_id,
         minutes.operators,
         minutes.networks,
+        minutes.apart,
         LEAST(minutes.networks, minutes.segments / pace.segments_per_minute) AS streams
     FROM minutes
     INNER JOIN pace ON pace.session_id = minutes.session_id
@@ -80,16 +84,16 @@ SELECT
     session_id,
     GREATEST(
         COUNT(*) * 1.0 / $min_minutes,
-        SUM(CASE WHEN streams >= $strong_streams THEN 1 ELSE 0 END) * 1.0 / $strong_minutes
+        SUM(CASE WHEN streams >= $strong_streams AND apart = 1 THEN 1 ELSE 0 END) * 1.0 / $strong_minutes
     ) AS score,
     CASE
-        WHEN SUM(CASE WHEN streams >= $strong_streams THEN 1 ELSE 0 END) >= $strong_minutes THEN 'strong'
+        WHEN SUM(CASE WHEN streams >= $strong_streams AND apart = 1 THEN 1 ELSE 0 END) >= $strong_minutes THEN 'strong'
         -- Two networks of one operator may be one line, or a pool that is not known as one.
         WHEN MAX(operators) = 1 THEN 'weak'
         ELSE 'medium'
     END AS strength,
     COUNT(*) AS minutes,
-    CAST(SUM(CASE WHEN streams >= $strong_streams THEN 1 ELSE 0 END) AS BIGINT) AS full_minutes,
+    CAST(SUM(CASE WHEN streams >= $strong_streams AND apart = 1 THEN 1 ELSE 0 END) AS BIGINT) AS full_minutes,
     MAX(streams) AS most_streams,
     AVG(streams) AS streams,
     CAST(MAX(networks) AS BIGINT) AS most_networks,
@@ -98,4 +102,4 @@ FROM streams
 WHERE streams >= $min_streams
 GROUP BY session_id
 HAVING COUNT(*) >= $min_minutes
-    OR SUM(CASE WHEN streams >= $strong_streams THEN 1 ELSE 0 END) >= $strong_minutes
+    OR SUM(CASE WHEN streams >= $strong_streams AND apart = 1 THEN 1 ELSE 0 END) >= $strong_minutes

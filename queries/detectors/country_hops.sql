@@ -67,3 +67,4 @@ SELECT
     counted.segments
 FROM counted
 INNER JOIN pairs ON pairs.session_id = counted.session_id
+WHERE pairs.overlapping >= $min_returns

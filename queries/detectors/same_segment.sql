@@ -55,11 +55,17 @@ per_operator AS (
     FROM fetched
     GROUP BY session_id, segment, three_minutes, operator
 ),
-shared AS (
+together AS (
     SELECT session_id, segment, SUM(networks) AS networks, COUNT(*) AS operators
     FROM per_operator
     GROUP BY session_id, segment, three_minutes
     HAVING SUM(networks) >= $min_networks
+),
+-- A file that is fetched range by range is one segment, however often.
+shared AS (
+    SELECT session_id, segment, MAX(networks) AS networks, MAX(operators) AS operators
+    FROM together
+    GROUP BY session_id, segment
 )
 SELECT
     session_id,

@@ -23,7 +23,7 @@
 -- min_duration = 30
 --
 -- [least]
--- threshold = 0
+-- threshold = 1
 --
 -- [thresholds]
 -- secure_media_score = "threshold"

@@ -242,8 +242,7 @@ async fn evaluate(
     Ok(Evaluation { found, evaluated, failed })
 }
 
-/// What detectors say of one session in every window that holds a row of it, nothing written, and what the allow-list took out.
-/// A detector that fails says nothing.
+/// What detectors say of one session in every window that holds a row of it, nothing written, and which detectors failed.
 pub async fn look_at(
     engine: &Engine,
     store: &dyn Store,
@@ -251,7 +250,7 @@ pub async fn look_at(
     config: &Config,
     session_id: &str,
     now: DateTime<Utc>,
-) -> Result<(Vec<Finding>, Spared), DetectError> {
+) -> Result<(Vec<Finding>, Vec<String>), DetectError> {
     let session = engine.session_over(store, now).await?;
     let of_session = vec![("session", ScalarValue::Utf8(Some(session_id.to_owned())))];
     register(&session, "touched", TOUCHED_OF_SESSION, of_session).await?;
@@ -266,7 +265,7 @@ pub async fn look_at(
     let evaluation =
         evaluate(engine, &session, detectors, config, now, &jobs, &after, "", &Stage::hidden(), &mut detection).await?;
     let found = evaluation.found.into_values().filter(|finding| finding.session_id == session_id).collect();
-    Ok((found, detection.spared))
+    Ok((found, detection.failures))
 }
 
 /// How many detections there were.

@@ -8,9 +8,10 @@ use datafusion::prelude::SessionContext;
 use serde::Deserialize;
 
 use super::Warden;
+use crate::allow::Spared;
 use crate::decide::{Binding, Draft, Facts, Policy, Proposal, guard_trips, propose, verdict};
 use crate::detect::{DetectError, Detection, Finding, evaluations, look_at};
-use crate::engine::{EngineError, Sql, fetch, register, sql, timestamp};
+use crate::engine::{EngineError, Sql, collect, fetch, register, sql, timestamp};
 use crate::history::{Event, EventKind, Recorder, Standing};
 use crate::rows;
 use crate::schema::Table;
@@ -22,6 +23,7 @@ const EVENTS_OF: Sql = sql!("engine/events_of.sql");
 const FACTS_OF: Sql = sql!("engine/facts_of.sql");
 const EXPIRED: Sql = sql!("engine/expired.sql");
 const ACTIVE_BLOCKS: Sql = sql!("engine/active_blocks.sql");
+const ACTIVITY_OF_BLOCKED: Sql = sql!("engine/activity_of_blocked.sql");
 const HELD: Sql = sql!("engine/held.sql");
 const HISTORY_STATE: Sql = sql!("engine/history_state.sql");
 
@@ -91,8 +93,9 @@ pub async fn record(
     for block in &over {
         recorder.expire(block);
     }
+    let spoken_for = spoken_for(warden, &session, now).await?;
     for block in fetch::<Event>(&session, ACTIVE_BLOCKS, vec![("now", timestamp(now))]).await? {
-        if let Some(reason) = spared(warden, store, &block, now).await? {
+        if let Some(reason) = spared(warden, store, &block, &spoken_for, now).await? {
             recorder.restore(&block, reason);
         }
     }
@@ -159,25 +162,47 @@ pub async fn record(
     Ok(Recorded { events, alarms })
 }
 
+/// The blocked sessions with requests that the allow-list takes out.
+async fn spoken_for(
+    warden: &Warden,
+    session: &SessionContext,
+    now: DateTime<Utc>,
+) -> Result<HashSet<String>, RecordError> {
+    let allow = &warden.config.allow;
+    let mut spared = Spared::default();
+    if allow.takes_requests(now) {
+        let (_, batches) = collect(session, ACTIVITY_OF_BLOCKED, vec![]).await?;
+        for batch in &batches {
+            allow.filter(batch, now, &mut spared).map_err(RecordError::Rows)?;
+        }
+    }
+    Ok(spared.sessions.into_iter().collect())
+}
+
 /// Why the allow-list ends a block: it names the session, or nothing that suffices is left without the requests that it takes out.
 async fn spared(
     warden: &Warden,
     store: &dyn Store,
     block: &Event,
+    spoken_for: &HashSet<String>,
     now: DateTime<Utc>,
 ) -> Result<Option<String>, RecordError> {
     let config = &warden.config;
     if let Some(allow) = config.allow.of_session(&block.session_id, now) {
         return Ok(Some(format!("allowed: {}", allow.reason)));
     }
-    if !config.allow.takes_requests(now) {
-        return Ok(None);
-    }
-    let (findings, spared) = look_at(&warden.engine, store, &warden.detectors, config, &block.session_id, now).await?;
-    if !spared.sessions.contains(&block.session_id) {
-        return Ok(None);
-    }
     let policy = Policy::new(&config.guard, &warden.detectors, &config.allow);
+    // A mode that is lowered lifts the block for as long as it is, not for good.
+    let lowered = policy.mode_of_block(block.mode, block.detector.as_deref().unwrap_or_default()) < block.mode;
+    if lowered || !spoken_for.contains(&block.session_id) {
+        return Ok(None);
+    }
+    let (findings, failures) =
+        look_at(&warden.engine, store, &warden.detectors, config, &block.session_id, now).await?;
+    // The silence of a detector that failed speaks for nobody.
+    if !failures.is_empty() {
+        return Ok(None);
+    }
     let left = verdict(&findings, &Standing::default(), &policy).is_some_and(|verdict| verdict.mode >= block.mode);
     Ok((!left).then(|| "nothing that suffices is left without the requests that the allow-list takes out".to_owned()))
 }
