@@ -1,8 +1,8 @@
 //! The allow-list: what never counts against anybody, with its reason and until when.
 //!
 //! An entry for a session spares the session. One for a network, an autonomous system, a user agent or a referer takes
-//! requests out of what detectors see: the rest of the session is judged without them, so that nobody becomes immune by
-//! naming an allowed agent.
+//! requests out of what detectors see: the rest of the session is judged without them. Agents and referers can be forged:
+//! who sends an allowed one with every request is seen only by what does not look at them.
 
 use std::net::IpAddr;
 use std::str::FromStr;

@@ -16,7 +16,7 @@
 -- min_streams = 1.7
 -- # Found from so many such minutes on.
 -- min_minutes = 8
--- # Strong from so many streams on ...
+-- # Strong from so many streams on, of two operators (or of unknown ones), ...
 -- strong_streams = 2.3
 -- # ... in so many minutes.
 -- strong_minutes = 5

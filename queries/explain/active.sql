@@ -1,4 +1,4 @@
 -- The block of the session $session, if it is blocked now.
-SELECT detector, score, strength, reason, origin, mode, revoked_at, window_start, window_end, expires_at
+SELECT detector, score, strength, reason, origin, mode, revoked_at, expires_at
 FROM active_revocations
 WHERE session_id = $session

@@ -12,7 +12,7 @@ use crate::allow::Spared;
 use crate::decide::{Binding, Draft, Facts, Policy, Proposal, guard_trips, propose, verdict};
 use crate::detect::{DetectError, Detection, Finding, evaluations, look_at};
 use crate::engine::{EngineError, Sql, collect, fetch, register, sql, timestamp};
-use crate::history::{Event, EventKind, Recorder, Standing};
+use crate::history::{Event, EventKind, Origin, Recorder, Standing};
 use crate::rows;
 use crate::schema::Table;
 use crate::store::{Store, StoreError, Transaction};
@@ -21,8 +21,7 @@ const CANDIDATES: Sql = sql!("engine/candidates.sql");
 const FINDINGS_OF: Sql = sql!("engine/findings_of.sql");
 const EVENTS_OF: Sql = sql!("engine/events_of.sql");
 const FACTS_OF: Sql = sql!("engine/facts_of.sql");
-const EXPIRED: Sql = sql!("engine/expired.sql");
-const ACTIVE_BLOCKS: Sql = sql!("engine/active_blocks.sql");
+const STANDING_BLOCKS: Sql = sql!("engine/standing_blocks.sql");
 const ACTIVITY_OF_BLOCKED: Sql = sql!("engine/activity_of_blocked.sql");
 const HELD: Sql = sql!("engine/held.sql");
 const HISTORY_STATE: Sql = sql!("engine/history_state.sql");
@@ -89,14 +88,15 @@ pub async fn record(
         Recorder { now, next_sequence: last_sequence + 1, run_id, actor: "streamwarden", events: Vec::new() };
     let mut alarms = Vec::new();
 
-    let over: Vec<Event> = fetch(&session, EXPIRED, vec![("now", timestamp(now))]).await?;
-    for block in &over {
-        recorder.expire(block);
-    }
+    let blocks: Vec<Event> = fetch(&session, STANDING_BLOCKS, vec![]).await?;
     let spoken_for = spoken_for(warden, &session, now).await?;
-    for block in fetch::<Event>(&session, ACTIVE_BLOCKS, vec![("now", timestamp(now))]).await? {
-        if let Some(reason) = spared(warden, store, &block, &spoken_for, now).await? {
-            recorder.restore(&block, reason);
+    for block in &blocks {
+        if block.expires_at.is_some_and(|expires_at| expires_at <= now) {
+            recorder.expire(block);
+        } else if block.origin == Origin::Auto
+            && let Some(reason) = spared(warden, store, block, &spoken_for, now).await?
+        {
+            recorder.restore(block, reason);
         }
     }
 

@@ -71,6 +71,7 @@ pub fn picture(place: &Place) -> Vec<Value> {
     place.query(
         "SELECT (SELECT COUNT(*) FROM activity) AS activity, (SELECT SUM(requests) FROM activity) AS requests, \
          (SELECT SUM(segments) FROM activity) AS segments, (SELECT SUM(bytes) FROM activity) AS bytes, \
+         (SELECT COUNT(*) FROM deliveries) AS deliveries, (SELECT SUM(requests) FROM deliveries) AS delivered, \
          (SELECT SUM(requests) FROM refusals) AS refused, (SELECT SUM(networks) FROM refusals) AS networks, \
          (SELECT COUNT(*) FROM credentials) AS credentials, (SELECT COUNT(*) FROM findings) AS findings, \
          (SELECT SUM(score) FROM findings) AS score, (SELECT COUNT(*) FROM active_revocations) AS active",
