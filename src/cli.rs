@@ -10,6 +10,7 @@ use crate::cmd;
 use crate::config::{Config, ConfigError};
 use crate::detect::catalog::CatalogError;
 use crate::geo::GeoError;
+use crate::replay::baseline::BaselineError;
 use crate::replay::labels::LabelsError;
 use crate::store::StoreError;
 use crate::time::{Clock, parse_instant};
@@ -135,7 +136,8 @@ fn code_of(error: &anyhow::Error) -> u8 {
         return 4;
     }
     let config = error.is::<ConfigError>() || error.is::<CatalogError>() || error.is::<GeoError>();
-    if config || error.is::<LabelsError>() || error.is::<UsageError>() { 2 } else { 1 }
+    let input = error.is::<LabelsError>() || error.is::<BaselineError>() || error.is::<UsageError>();
+    if config || input { 2 } else { 1 }
 }
 
 /// The error and what lies behind it. Many errors name their cause themselves: it is not told twice.

@@ -1,15 +1,15 @@
 //! One session explained: who used it, what each detector says, how near it is to being found, whether it is blocked and why.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, Utc};
 use datafusion::common::ScalarValue;
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
 
 use crate::config::Mode;
 use crate::decide::{Binding, Facts};
 use crate::detect::file::{Detector, Strength};
+use crate::detect::near::{Number, numbers, share};
 use crate::detect::{Finding, look_at};
 use crate::engine::{Sql, fetch, register, sql};
 use crate::history::{Event, Origin};
@@ -114,14 +114,6 @@ pub struct Found {
     pub strength: Strength,
 }
 
-#[derive(Debug, PartialEq, Serialize)]
-pub struct Number {
-    pub name: String,
-    pub value: f64,
-    pub threshold: f64,
-    pub parameter: String,
-}
-
 /// Explains a session from the tables; none if nothing is known of it.
 pub async fn explain(
     warden: &Warden,
@@ -144,8 +136,9 @@ pub async fn explain(
         return Ok(None);
     }
     let networks = by_network(fetch(&session, NETWORKS, of_session()).await?);
-    let relaxed: Vec<Detector> = warden.detectors.iter().map(Detector::relaxed).collect();
-    let (near, _) = look_at(&warden.engine, store, &relaxed, &warden.config, session_id, now).await?;
+    let relaxed: Vec<Detector> = warden.detectors.iter().map(|detector| detector.relaxed(0.0)).collect();
+    let (near, _) =
+        look_at(&warden.engine, &session, &relaxed, &warden.config, &BTreeSet::from([session_id]), now).await?;
     let found: &[Finding] = case.as_ref().map_or(&[], |case| &case.findings);
     Ok(Some(Explained {
         session_id: session_id.to_owned(),
@@ -237,25 +230,6 @@ fn judgement(detector: &Detector, found: &[Finding], near: &[Finding]) -> Judgem
         window_start: shown.map(|finding| finding.window_start),
         window_end: shown.map(|finding| finding.window_end),
     }
-}
-
-/// The numbers of a finding that its detector has thresholds for.
-fn numbers(detector: &Detector, finding: &Finding) -> Vec<Number> {
-    let evidence: Map<String, Value> = serde_json::from_str(&finding.evidence).unwrap_or_default();
-    let number = |(name, parameter): (&String, &String)| {
-        Some(Number {
-            name: name.clone(),
-            value: evidence.get(name)?.as_f64()?,
-            threshold: detector.params.get(parameter)?.as_f64()?,
-            parameter: parameter.clone(),
-        })
-    };
-    detector.thresholds.iter().filter_map(number).collect()
-}
-
-/// How much of the way to its thresholds a window has come: the furthest number counts, as any may be the one that decides.
-fn share(numbers: &[Number]) -> f64 {
-    numbers.iter().map(|number| number.value / number.threshold).fold(0.0, f64::max)
 }
 
 #[cfg(test)]

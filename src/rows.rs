@@ -1,8 +1,10 @@
 //! Between Arrow batches and Rust values, for the small tables: findings, events, runs.
 
-use arrow::array::{ArrayRef, AsArray, new_null_array};
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, AsArray, StringArray, new_null_array};
 use arrow::compute::cast;
-use arrow::datatypes::{DataType, SchemaRef};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow::json::{ArrayWriter, ReaderBuilder};
 use arrow::record_batch::RecordBatch;
 use serde::Serialize;
@@ -40,6 +42,13 @@ pub fn texts<'a>(batch: &'a RecordBatch, name: &str) -> Result<Box<dyn Iterator<
         DataType::Utf8View => Ok(Box::new(column.as_string_view().iter())),
         other => Err(format!("the column {name} holds no texts but {other}")),
     }
+}
+
+/// One column of texts.
+pub fn texts_batch(name: &str, values: impl IntoIterator<Item = impl AsRef<str>>) -> RecordBatch {
+    let schema = Arc::new(Schema::new(vec![Field::new(name, DataType::Utf8, false)]));
+    let column = Arc::new(StringArray::from_iter_values(values));
+    RecordBatch::try_new(schema, vec![column]).expect("the column is the one of the schema")
 }
 
 /// Values as a batch of this schema; a column that is no field of the values is null.

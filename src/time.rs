@@ -42,6 +42,10 @@ impl Span {
         Span(TimeDelta::hours(hours))
     }
 
+    pub const fn micros(micros: i64) -> Self {
+        Span(TimeDelta::microseconds(micros))
+    }
+
     pub fn delta(self) -> TimeDelta {
         self.0
     }

@@ -6,9 +6,7 @@ use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
-use arrow::array::StringArray;
-use arrow::datatypes::{DataType, Field, Schema};
-use arrow::record_batch::RecordBatch;
+use arrow::datatypes::DataType;
 use datafusion::common::{DataFusionError, ParamValues};
 use datafusion::dataframe::DataFrame;
 use datafusion::datasource::MemTable;
@@ -19,6 +17,7 @@ use super::tables::{PACE, PACE_TABLE, WINDOWED};
 use crate::config::suggest::did_you_mean;
 use crate::config::{Config, Mode};
 use crate::engine::{self, Engine};
+use crate::rows;
 
 /// Every built-in detector: name and text. A test compares it with the folder.
 const BUILT_IN: [(&str, &str); 14] = [
@@ -122,10 +121,8 @@ fn read_folder(folder: &Path) -> Result<Vec<Result<DetectorFile, DetectorError>>
 pub fn register_lists(session: &SessionContext, lists: &BTreeMap<String, Vec<String>>) -> Result<(), DataFusionError> {
     let known = KNOWN_LISTS.into_iter().filter(|name| !lists.contains_key(*name)).map(|name| (name, &[][..]));
     for (name, values) in lists.iter().map(|(name, values)| (name.as_str(), values.as_slice())).chain(known) {
-        let schema = Arc::new(Schema::new(vec![Field::new("value", DataType::Utf8, false)]));
-        let column = Arc::new(StringArray::from_iter_values(values));
-        let batch = RecordBatch::try_new(schema.clone(), vec![column])?;
-        session.register_table(name, Arc::new(MemTable::try_new(schema, vec![vec![batch]])?))?;
+        let batch = rows::texts_batch("value", values);
+        session.register_table(name, Arc::new(MemTable::try_new(batch.schema(), vec![vec![batch]])?))?;
     }
     Ok(())
 }

@@ -16,14 +16,14 @@ use super::tables::{Loaded, Statements, WindowTables, sessions_in};
 use super::window::{Window, windows_over};
 use crate::allow::Spared;
 use crate::config::Config;
-use crate::engine::{Engine, EngineError, Sql, fetch, register, sql, timestamp};
+use crate::engine::{Engine, EngineError, Sql, fetch, query_error, register, replace, sql, timestamp};
 use crate::progress::Stage;
 use crate::rows;
 use crate::schema::Table;
 use crate::store::{Store, StoreError, Transaction};
 
 const TOUCHED: Sql = sql!("engine/touched.sql");
-const TOUCHED_OF_SESSION: Sql = sql!("explain/touched.sql");
+const TOUCHED_OF: Sql = sql!("engine/touched_of.sql");
 const TOUCHED_MINUTES: Sql = sql!("engine/touched_minutes.sql");
 const FINDINGS_BETWEEN: Sql = sql!("engine/findings_between.sql");
 
@@ -197,7 +197,7 @@ async fn evaluate(
         let loaded = Loaded::new(session, &chunk, detectors, &config.allow, now, &mut detection.spared).await?;
         for (window, indexes) in chunk {
             let mut cut = WindowTables::new(&loaded, &statements, window);
-            let mut in_window: Vec<Finding> = Vec::new();
+            let mut in_window: Vec<(usize, Finding)> = Vec::new();
             for &index in indexes {
                 stage.advance(1);
                 if failed.contains(&index) {
@@ -216,7 +216,7 @@ async fn evaluate(
                 match result {
                     Ok(findings) => {
                         evaluated.insert((detector.name.clone(), window), sessions);
-                        in_window.extend(findings);
+                        in_window.extend(findings.into_iter().map(|finding| (index, finding)));
                     }
                     Err(message) => {
                         detection.failures.push(format!("detector {} ({}): {message}", detector.name, detector.path));
@@ -224,10 +224,15 @@ async fn evaluate(
                     }
                 }
             }
-            let sessions: BTreeSet<&str> = in_window.iter().map(|finding| finding.session_id.as_str()).collect();
+            let told = |index: usize| !detectors[index].scores_only;
+            let sessions: BTreeSet<&str> = in_window
+                .iter()
+                .filter(|(index, _)| told(*index))
+                .map(|(_, finding)| finding.session_id.as_str())
+                .collect();
             let who = if sessions.is_empty() { HashMap::new() } else { cut.who(&sessions).await? };
-            for mut finding in in_window {
-                if let Some(who) = who.get(&finding.session_id) {
+            for (index, mut finding) in in_window {
+                if let Some(who) = who.get(&finding.session_id).filter(|_| told(index)) {
                     finding.add_evidence("who", who);
                 }
                 found.insert((finding.session_id.clone(), finding.detector.clone(), window), finding);
@@ -242,19 +247,20 @@ async fn evaluate(
     Ok(Evaluation { found, evaluated, failed })
 }
 
-/// What detectors say of one session in every window that holds a row of it, nothing written, and which detectors failed.
+/// What detectors say of some sessions in every window that holds a row of them, nothing written, and which detectors failed.
+/// `session` has the public tables.
 pub async fn look_at(
     engine: &Engine,
-    store: &dyn Store,
+    session: &SessionContext,
     detectors: &[Detector],
     config: &Config,
-    session_id: &str,
+    looked_at: &BTreeSet<&str>,
     now: DateTime<Utc>,
 ) -> Result<(Vec<Finding>, Vec<String>), DetectError> {
-    let session = engine.session_over(store, now).await?;
-    let of_session = vec![("session", ScalarValue::Utf8(Some(session_id.to_owned())))];
-    register(&session, "touched", TOUCHED_OF_SESSION, of_session).await?;
-    let minutes: Vec<TouchedMinute> = fetch(&session, TOUCHED_MINUTES, vec![]).await?;
+    let ids = rows::texts_batch("session_id", looked_at);
+    replace(session, "looked_at", ids.schema(), vec![ids]).map_err(|error| query_error(TOUCHED_OF, error))?;
+    register(session, "touched", TOUCHED_OF, vec![]).await?;
+    let minutes: Vec<TouchedMinute> = fetch(session, TOUCHED_MINUTES, vec![]).await?;
     let mut jobs: BTreeMap<Window, Vec<usize>> = BTreeMap::new();
     for (index, detector) in detectors.iter().enumerate() {
         for window in windows_over(minutes.iter().map(|minute| minute.minute), detector.window, detector.every) {
@@ -263,8 +269,9 @@ pub async fn look_at(
     }
     let (after, mut detection) = (vec![i64::MIN; detectors.len()], Detection::default());
     let evaluation =
-        evaluate(engine, &session, detectors, config, now, &jobs, &after, "", &Stage::hidden(), &mut detection).await?;
-    let found = evaluation.found.into_values().filter(|finding| finding.session_id == session_id).collect();
+        evaluate(engine, session, detectors, config, now, &jobs, &after, "", &Stage::hidden(), &mut detection).await?;
+    let of_them = |finding: &Finding| looked_at.contains(finding.session_id.as_str());
+    let found = evaluation.found.into_values().filter(of_them).collect();
     Ok((found, detection.failures))
 }
 

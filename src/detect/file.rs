@@ -200,32 +200,9 @@ impl DetectorFile {
     /// The detector with the config's overrides.
     pub fn with_settings(&self, settings: &DetectorSettings) -> Result<Detector, String> {
         let about = &self.header.detector;
-        let mut params = self.header.params.clone();
-        for (name, value) in &settings.params {
-            let Some(default) = params.get(name) else {
-                let known: Vec<&str> =
-                    params.keys().map(String::as_str).chain(["window", "every", "ttl", "strength", "mode"]).collect();
-                let message = format!("unknown parameter `{name}`; {} has {}", self.name, known.join(", "));
-                return Err(did_you_mean(message, name, known));
-            };
-            let value = default
-                .overridden_by(value)
-                .ok_or_else(|| format!("{name} = {value} is of another type than its default, {default}"))?;
-            if let Some(least) = self.header.least.get(name) {
-                let below = match value {
-                    Parameter::Int(value) => value < *least,
-                    Parameter::Float(value) => value < *least as f64,
-                    Parameter::Bool(_) | Parameter::Text(_) => false,
-                };
-                if below {
-                    return Err(format!("{name} must be at least {least}"));
-                }
-            }
-            params.insert(name.clone(), value);
-        }
         let (window, every) = (settings.window.unwrap_or(about.window), settings.every.unwrap_or(about.every));
         crate::detect::window::check_lengths(window, every)?;
-        Ok(Detector {
+        let mut detector = Detector {
             name: self.name.clone(),
             path: self.path.clone(),
             sql: self.sql.clone(),
@@ -237,11 +214,16 @@ impl DetectorFile {
             ttl: settings.ttl.unwrap_or(about.ttl),
             scope: about.scope,
             mode: settings.mode.or(about.mode).unwrap_or(Mode::Enforce),
-            params,
+            params: self.header.params.clone(),
             least: self.header.least.clone(),
             thresholds: self.header.thresholds.clone(),
             tables: BTreeSet::new(),
-        })
+            scores_only: false,
+        };
+        for (name, value) in &settings.params {
+            detector.set(name, value)?;
+        }
+        Ok(detector)
     }
 }
 
@@ -265,6 +247,8 @@ pub struct Detector {
     pub thresholds: BTreeMap<String, String>,
     /// The tables that it reads; known once it is compiled.
     pub tables: BTreeSet<String>,
+    /// Its findings need not say who used the session.
+    pub scores_only: bool,
 }
 
 impl Detector {
@@ -272,14 +256,36 @@ impl Detector {
         self.tables.contains(table)
     }
 
-    /// The same with its thresholds at their least values: it finds what comes near, too.
-    pub fn relaxed(&self) -> Detector {
-        let mut relaxed = self.clone();
+    /// Sets a parameter, which must be one of the header's, of its type, and not less than it may be.
+    pub fn set(&mut self, name: &str, value: &Parameter) -> Result<(), String> {
+        let Some(default) = self.params.get_mut(name) else {
+            let known: Vec<&str> =
+                self.params.keys().map(String::as_str).chain(["window", "every", "ttl", "strength", "mode"]).collect();
+            let message = format!("unknown parameter `{name}`; {} has {}", self.name, known.join(", "));
+            return Err(did_you_mean(message, name, known));
+        };
+        let value = default
+            .overridden_by(value)
+            .ok_or_else(|| format!("{name} = {value} is of another type than its default, {default}"))?;
+        if let (Some(least), Some(number)) = (self.least.get(name), value.as_f64())
+            && number < *least as f64
+        {
+            return Err(format!("{name} must be at least {least}"));
+        }
+        *default = value;
+        Ok(())
+    }
+
+    /// The same with its thresholds at a share of what they are, but not below their least values: it finds what comes near,
+    /// too.
+    pub fn relaxed(&self, share: f64) -> Detector {
+        let mut relaxed = Detector { scores_only: true, ..self.clone() };
         for name in self.thresholds.values() {
             if let (Some(value), Some(least)) = (relaxed.params.get_mut(name), self.least.get(name)) {
-                *value = match value {
-                    Parameter::Float(_) => Parameter::Float(*least as f64),
-                    _ => Parameter::Int(*least),
+                *value = match &*value {
+                    Parameter::Float(value) => Parameter::Float((*value * share).max(*least as f64)),
+                    Parameter::Int(value) => Parameter::Int(((*value as f64 * share) as i64).max(*least)),
+                    other => other.clone(),
                 };
             }
         }

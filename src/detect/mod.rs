@@ -4,6 +4,7 @@ pub mod catalog;
 mod evaluate;
 pub mod file;
 mod memory_watch;
+pub mod near;
 mod result;
 mod statement;
 mod tables;

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
-use arrow::array::{AsArray, BooleanArray, StringArray, TimestampMicrosecondArray};
+use arrow::array::{AsArray, BooleanArray, TimestampMicrosecondArray};
 use arrow::compute::filter_record_batch;
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef, TimeUnit, TimestampMicrosecondType};
 use arrow::record_batch::RecordBatch;
@@ -151,8 +151,8 @@ impl Statements {
         }
         let pace = Statement::new(engine.session(), schemas.clone(), async |session| select(session, PACE.text).await);
         let pace = pace.await.map_err(|error| query_error(PACE, error))?;
-        let found = Arc::new(Schema::new(vec![Field::new("session_id", DataType::Utf8, false)]));
-        let with_found: Vec<_> = schemas.iter().cloned().chain([(FOUND, found)]).collect();
+        let found = rows::texts_batch("session_id", [""; 0]);
+        let with_found: Vec<_> = schemas.iter().cloned().chain([(FOUND, found.schema())]).collect();
         let evidence =
             Statement::new(engine.session(), with_found, async |session| select(session, EVIDENCE.text).await);
         let evidence = evidence.await.map_err(|error| query_error(EVIDENCE, error))?;
@@ -268,10 +268,8 @@ impl<'a> WindowTables<'a> {
 impl WindowTables<'_> {
     /// Who used these sessions, by session: `{"networks": {"different": 7, "most": [{…}]}, "countries": …}`.
     pub async fn who(&mut self, sessions: &BTreeSet<&str>) -> Result<HashMap<String, Map<String, Value>>, EngineError> {
-        let ids = Arc::new(StringArray::from_iter_values(sessions));
-        let schema = Arc::new(Schema::new(vec![Field::new("session_id", DataType::Utf8, false)]));
         let rows = |message: String| EngineError::Rows { file: EVIDENCE.file, message };
-        let found = RecordBatch::try_new(schema, vec![ids]).map_err(|error| rows(error.to_string()))?;
+        let found = rows::texts_batch("session_id", sessions);
         let tables = [(ACTIVITY, self.rows(ACTIVITY, None)), (FOUND, Arc::new(vec![found]))];
         let made = self.statements.evidence.run(&tables).await.map_err(|error| query_error(EVIDENCE, error))?;
         let mut who: HashMap<String, Map<String, Value>> = HashMap::new();

@@ -24,7 +24,7 @@ use crate::schema::Table;
 use crate::source::{self, ObjectMeta};
 use crate::store::{Store, StoreError, Transaction};
 use crate::text::printable;
-use crate::time::rfc3339;
+use crate::time::{Span, rfc3339};
 use ledger::{Ledger, LedgerRow, Status, Verdict};
 use rollup::{Rolled, Rollup};
 
@@ -80,6 +80,9 @@ pub struct Ingestion<'a> {
     pub now: DateTime<Utc>,
     /// Objects that were set aside are tried again.
     pub retry_quarantined: bool,
+    /// Objects are taken in order of their arrival, those of each such span of time in batches of their own: a batch tells
+    /// by when its rows had come.
+    pub by_arrival: Option<Span>,
 }
 
 impl IngestError {
@@ -104,7 +107,9 @@ impl Ingestion<'_> {
         let since = places.iter().map(|place| place.since).min().flatten();
         let mut ledger = Ledger::load(&session, self.retry_quarantined, since).await?;
 
-        let new = self.list(places, &ledger, &mut done).await;
+        let mut new = self.list(places, &ledger, &mut done).await;
+        let arrival = |object: &LogObject| self.by_arrival.map(|every| tick(object.meta.arrived_at, every));
+        new.sort_by_key(arrival);
         if !new.is_empty() {
             ledger.load_digests(&session).await?;
         }
@@ -131,6 +136,11 @@ impl Ingestion<'_> {
             if matches!(outcome, Ok(_) | Err(ObjectError::Broken(_))) {
                 readable.insert(object.source.location().to_owned());
             }
+            if open.arrival != arrival(&object) && !open.rows.is_empty() {
+                batch += 1;
+                self.commit(batch, std::mem::take(&mut open), &rollup).await?;
+            }
+            open.arrival = arrival(&object);
             self.take(&object, outcome, &mut ledger, &mut open, &mut done);
             if open.staged_bytes >= PART_BYTES {
                 open.roll(&rollup).await?;
@@ -338,6 +348,13 @@ impl Ingestion<'_> {
     }
 }
 
+/// When a schedule that begins its passes at the multiples of `every` since the epoch first sees what arrived at a time.
+pub fn tick(arrived_at: DateTime<Utc>, every: Span) -> DateTime<Utc> {
+    let (arrived, every) = (arrived_at.timestamp_micros(), every.as_micros());
+    let tick = (arrived + every - 1).div_euclid(every) * every;
+    DateTime::from_timestamp_micros(tick).unwrap_or(arrived_at)
+}
+
 /// A batch that is being put together.
 #[derive(Default)]
 struct Batch {
@@ -345,6 +362,8 @@ struct Batch {
     staged: Vec<RecordBatch>,
     staged_bytes: usize,
     rolled: Rolled,
+    /// When its objects had arrived, if that matters.
+    arrival: Option<DateTime<Utc>>,
 }
 
 impl Batch {

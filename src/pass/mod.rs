@@ -170,6 +170,7 @@ impl Warden {
             context: &self.context,
             now,
             retry_quarantined: options.retry_quarantined,
+            by_arrival: None,
         };
         // What arrived since the last run that read all there was is read now, however long ago that is.
         let last_good = last_good_run(&self.engine.session_over(store, now).await?, now).await?;

@@ -1,6 +1,6 @@
 //! The step from findings to the history: loads what decisions need, decides, records.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use datafusion::common::ScalarValue;
@@ -94,7 +94,7 @@ pub async fn record(
         if block.expires_at.is_some_and(|expires_at| expires_at <= now) {
             recorder.expire(block);
         } else if block.origin == Origin::Auto
-            && let Some(reason) = spared(warden, store, block, &spoken_for, now).await?
+            && let Some(reason) = spared(warden, &session, block, &spoken_for, now).await?
         {
             recorder.restore(block, reason);
         }
@@ -182,7 +182,7 @@ async fn spoken_for(
 /// Why the allow-list ends a block: it names the session, or nothing that suffices is left without the requests that it takes out.
 async fn spared(
     warden: &Warden,
-    store: &dyn Store,
+    session: &SessionContext,
     block: &Event,
     spoken_for: &HashSet<String>,
     now: DateTime<Utc>,
@@ -197,8 +197,8 @@ async fn spared(
     if lowered || !spoken_for.contains(&block.session_id) {
         return Ok(None);
     }
-    let (findings, failures) =
-        look_at(&warden.engine, store, &warden.detectors, config, &block.session_id, now).await?;
+    let of_block = BTreeSet::from([block.session_id.as_str()]);
+    let (findings, failures) = look_at(&warden.engine, session, &warden.detectors, config, &of_block, now).await?;
     // The silence of a detector that failed speaks for nobody.
     if !failures.is_empty() {
         return Ok(None);

@@ -145,7 +145,7 @@ impl Summary {
 }
 
 impl Lag {
-    fn of(mut lags: Vec<f64>) -> Lag {
+    pub fn of(mut lags: Vec<f64>) -> Lag {
         lags.sort_by(f64::total_cmp);
         // Nearest rank: a lag that was really seen.
         let quantile = |share: f64| {

@@ -10,7 +10,7 @@ use super::{Found, Revocation};
 use crate::detect::file::Detector;
 
 /// What a session is known to be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Label {
     Pirate,
@@ -103,7 +103,30 @@ impl Labels {
         }
     }
 
-    fn score(&self, positive: &HashSet<&str>, counts: impl Fn(&str) -> bool) -> Score {
+    /// What a session is known to be, and its kind.
+    pub fn of(&self, session_id: &str) -> Option<&(Label, String)> {
+        self.0.get(session_id)
+    }
+
+    pub fn all(&self) -> impl Iterator<Item = (&str, &(Label, String))> {
+        self.0.iter().map(|(session, known)| (session.as_str(), known))
+    }
+
+    pub fn sessions(&self, wanted: Label) -> impl Iterator<Item = &str> {
+        self.all().filter(move |(_, (label, _))| *label == wanted).map(|(session, _)| session)
+    }
+
+    /// How many sessions there are of each label.
+    pub fn counts(&self) -> BTreeMap<Label, u64> {
+        let mut counts = BTreeMap::new();
+        for (label, _) in self.0.values() {
+            *counts.entry(*label).or_default() += 1;
+        }
+        counts
+    }
+
+    /// How well a set of sessions agrees with the labels of the kinds that count.
+    pub fn score(&self, positive: &HashSet<&str>, counts: impl Fn(&str) -> bool) -> Score {
         let mut score = Score::default();
         for (session, (label, kind)) in &self.0 {
             if !counts(kind) {
@@ -131,7 +154,16 @@ mod tests {
 
     fn revocation(session: &str) -> Revocation {
         let time = "2026-11-20T21:00:00Z".parse().unwrap();
-        Revocation { session_id: session.into(), detectors: vec![], score: 1.0, decided_at: time, expires_at: time }
+        Revocation {
+            session_id: session.into(),
+            detectors: vec![],
+            score: 1.0,
+            decided_at: time,
+            expires_at: time,
+            shared_at: None,
+            blocked_at: None,
+            not_blocked: None,
+        }
     }
 
     #[test]

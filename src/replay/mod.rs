@@ -1,17 +1,21 @@
 //! Replay: the top half of a pass over any logs, with nothing written. Its now is the end of each window.
 
+pub mod baseline;
+pub mod delivery;
 pub mod labels;
+pub mod report;
+pub mod sweep;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Instant;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::config::{Guard, Mode};
-use crate::decide::{Policy, Proposal, guard_trips, propose};
+use crate::decide::{Facts, Policy, Proposal, guard_trips, propose};
 use crate::detect::file::Strength;
 use crate::detect::{Detection, Finding, detect};
 use crate::engine::{Sql, fetch, register, sql};
@@ -24,7 +28,10 @@ use crate::progress::Stage;
 use crate::requests::Place;
 use crate::source;
 use crate::store::MemoryStore;
+use baseline::{Baseline, Changes};
+use delivery::Delivery;
 use labels::{Evaluation, Labels};
+use sweep::{Combination, Grid, Sweep, Swept, is_of_trial};
 
 const ALL_FINDINGS: Sql = sql!("engine/all_findings.sql");
 const ALL_SESSIONS: Sql = sql!("engine/all_sessions.sql");
@@ -43,6 +50,15 @@ pub struct Replayed {
     pub seconds: f64,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub evaluation: Option<Evaluation>,
+    /// With `--sweep`: a row for each combination of values.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub sweep: Vec<Swept>,
+    /// With `--baseline`.
+    #[serde(rename = "baseline", skip_serializing_if = "Option::is_none")]
+    pub changes: Option<Changes>,
+    pub delivery: Delivery,
+    #[serde(skip)]
+    pub insight: Option<report::Insight>,
     #[serde(skip)]
     pub ingested: Ingested,
     #[serde(skip)]
@@ -60,7 +76,7 @@ pub struct Found {
     pub evidence: Value,
 }
 
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Revocation {
     pub session_id: String,
     pub detectors: Vec<String>,
@@ -68,82 +84,211 @@ pub struct Revocation {
     /// The end of the window that decided.
     pub decided_at: DateTime<Utc>,
     pub expires_at: DateTime<Utc>,
+    /// The first minute in which two networks used it (of one whose networks never meet, that of the second; of one with a
+    /// single network, its first).
+    #[serde(default)]
+    pub shared_at: Option<DateTime<Utc>>,
+    /// The pass that would have blocked it, under the real delivery of its logs and the schedule; null where that is not known.
+    #[serde(default)]
+    pub blocked_at: Option<DateTime<Utc>>,
+    /// Why that pass would not have blocked it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_blocked: Option<String>,
 }
 
-/// Replays all objects of these locations, or of those of the config.
-pub async fn replay(
-    warden: &Warden,
-    locations: &[source::Location],
-    labels: Option<&Labels>,
-    now: DateTime<Utc>,
-    progress: bool,
-) -> anyhow::Result<Replayed> {
-    let started = Instant::now();
-    let store = MemoryStore::default();
-    let mut places = Vec::new();
-    let of_config: Vec<source::Location> = warden.config.logs.iter().map(|logs| logs.location.clone()).collect();
-    for location in if locations.is_empty() { &of_config } else { locations } {
-        let named = warden.config.logs.iter().find(|logs| logs.location == *location).map(|logs| logs.form.clone());
-        // Other places are read by their content, real-time logs with the first fields that the config names.
-        let realtime = || warden.config.logs.iter().find_map(|logs| logs.form.realtime.clone());
-        let form = named.unwrap_or_else(|| LogForm { realtime: realtime(), ..LogForm::default() });
-        places.push(Place { source: source::connect(location).await, form: Arc::new(form), since: None });
+impl Revocation {
+    /// What was decided, without what the delivery made of it.
+    fn decision(&self) -> (&[String], f64, DateTime<Utc>, DateTime<Utc>) {
+        (&self.detectors, self.score, self.decided_at, self.expires_at)
     }
-    let stage = if progress { Stage::bytes("read") } else { Stage::hidden() };
-    let ingestion =
-        Ingestion { engine: &warden.engine, store: &store, context: &warden.context, now, retry_quarantined: false };
-    let ingested = ingestion.run(&places, &stage).await?;
-    drop(stage);
+}
 
-    let stage = if progress { Stage::steps("detect") } else { Stage::hidden() };
+/// What a replay is asked for.
+#[derive(Default)]
+pub struct Request<'a> {
+    /// What to read; else the places of the config.
+    pub locations: &'a [source::Location],
+    pub labels: Option<&'a Labels>,
+    pub sweeps: &'a [Sweep],
+    pub baseline: Option<&'a Baseline>,
+    /// What only the report shows is gathered too.
+    pub report: bool,
+    /// Bars on stderr.
+    pub progress: bool,
+}
+
+/// Replays all objects of some places.
+pub async fn replay(warden: &Warden, request: &Request<'_>, now: DateTime<Utc>) -> anyhow::Result<Replayed> {
+    let started = Instant::now();
+    let config = &warden.config;
+    let grid = Grid::new(request.sweeps, &warden.detectors)?;
+    let store = MemoryStore::default();
+    let ingested = read(warden, request, &store, now).await?;
+
+    let mut detectors = warden.detectors.clone();
+    detectors.extend(grid.trials.iter().cloned());
+    if request.report {
+        detectors.extend(warden.detectors.iter().map(report::near_misses));
+    }
+    let stage = if request.progress { Stage::steps("detect") } else { Stage::hidden() };
     let run_id = uuid::Uuid::new_v4().to_string();
-    let detection = detect(&warden.engine, &store, &warden.detectors, &warden.config, now, &run_id, &stage).await?;
+    let detection = detect(&warden.engine, &store, &detectors, config, now, &run_id, &stage).await?;
     drop(stage);
 
     let session = warden.engine.session_over(&store, now).await?;
     let findings: Vec<Finding> = fetch(&session, ALL_FINDINGS, vec![]).await?;
+    let (tried, findings): (Vec<Finding>, Vec<Finding>) =
+        findings.into_iter().partition(|finding| is_of_trial(&finding.detector));
     register(&session, "candidates", ALL_SESSIONS, vec![]).await?;
-    let cases = cases(&session, &[]).await?;
+    let mut cases = cases(&session, &[]).await?;
+    let tried_cases = take_trials(&mut cases);
     let sessions = cases.len() as u64;
-    let guard = Guard { mode: Mode::Enforce, ..warden.config.guard.clone() };
-    let policy = Policy::new(&guard, &warden.detectors, &warden.config.allow);
-    let mut revocations: Vec<Revocation> = cases.iter().filter_map(|case| first_block(case, &policy)).collect();
-    revocations.sort_by(|a, b| (a.decided_at, &a.session_id).cmp(&(b.decided_at, &b.session_id)));
+    let guard = Guard { mode: Mode::Enforce, ..config.guard.clone() };
+    let policy = Policy::new(&guard, &warden.detectors, &config.allow);
+    let mut revocations = revocations(&cases, &policy);
     let held = would_be_held(&revocations, &detection, &guard);
+
+    let stage = if request.progress { Stage::steps("delivery") } else { Stage::hidden() };
+    let delivery = delivery::follow(warden, &store, &policy, &mut revocations, now, &stage).await?;
+    drop(stage);
+
     let findings = highest(findings)?;
-    let evaluation = labels.map(|labels| labels.evaluate(&revocations, &findings, &warden.detectors));
+    let evaluation = request.labels.map(|labels| labels.evaluate(&revocations, &findings, &warden.detectors));
+    let logs = (ingested.facts.counts.rows, sessions);
+    let changes = request.baseline.map(|baseline| baseline.changes(&revocations, logs, request.labels));
+    let sweep = grid.combinations.iter().map(|tried| swept(tried, &cases, &tried_cases, &policy, request.labels));
+    let sweep = sweep.collect();
+    let insight = match request.report {
+        true => Some(report::Insight::gather(warden, &session, &revocations, &findings, &tried, request.labels).await?),
+        false => None,
+    };
 
     let mut failures = ingested.failures.clone();
     failures.extend(detection.failures);
     Ok(Replayed {
-        rows: ingested.facts.counts.rows,
+        rows: logs.0,
         sessions,
         findings,
         revocations,
         held,
         seconds: started.elapsed().as_secs_f64(),
         evaluation,
+        sweep,
+        changes,
+        delivery,
+        insight,
         ingested,
         failures,
     })
 }
 
-/// When a session would first have been blocked: at the end of the first window by which its findings suffice.
-fn first_block(case: &Case, policy: &Policy<'_>) -> Option<Revocation> {
-    let ends: BTreeSet<DateTime<Utc>> = case.findings.iter().map(|finding| finding.window_end).collect();
+/// Fills a store with the objects, in order of their arrival.
+async fn read(
+    warden: &Warden,
+    request: &Request<'_>,
+    store: &MemoryStore,
+    now: DateTime<Utc>,
+) -> anyhow::Result<Ingested> {
+    let mut places = Vec::new();
+    let of_config: Vec<source::Location> = warden.config.logs.iter().map(|logs| logs.location.clone()).collect();
+    for location in if request.locations.is_empty() { &of_config } else { request.locations } {
+        let named = warden.config.logs.iter().find(|logs| logs.location == *location).map(|logs| logs.form.clone());
+        // Other places are read by their content, real-time logs with the first fields that the config names.
+        let realtime = || warden.config.logs.iter().find_map(|logs| logs.form.realtime.clone());
+        let form = named.unwrap_or_else(|| LogForm { realtime: realtime(), ..LogForm::default() });
+        places.push(Place { source: source::connect(location).await, form: Arc::new(form), since: None });
+    }
+    let stage = if request.progress { Stage::bytes("read") } else { Stage::hidden() };
+    let ingestion = Ingestion {
+        engine: &warden.engine,
+        store,
+        context: &warden.context,
+        now,
+        retry_quarantined: false,
+        by_arrival: Some(warden.config.schedule.every),
+    };
+    Ok(ingestion.run(&places, &stage).await?)
+}
+
+/// What a run in mode `enforce` would have blocked, in order of time.
+fn revocations(cases: &[Case], policy: &Policy<'_>) -> Vec<Revocation> {
+    let mut revocations: Vec<Revocation> =
+        cases.iter().filter_map(|case| suffices(&case.session_id, &case.findings, &case.facts, policy)).collect();
+    revocations.sort_by(|a, b| (a.decided_at, &a.session_id).cmp(&(b.decided_at, &b.session_id)));
+    revocations
+}
+
+/// When a session would first have been blocked: at the end of the first window by which its findings suffice. They come in
+/// order of their windows' ends.
+fn suffices(session_id: &str, findings: &[Finding], facts: &Facts, policy: &Policy<'_>) -> Option<Revocation> {
+    let ends: BTreeSet<DateTime<Utc>> = findings.iter().map(|finding| finding.window_end).collect();
     ends.into_iter().find_map(|end| {
-        let known: Vec<Finding> = case.findings.iter().filter(|finding| finding.window_end <= end).cloned().collect();
-        match propose(&case.session_id, &known, &Standing::default(), &case.facts, policy, end) {
+        let known = &findings[..findings.partition_point(|finding| finding.window_end <= end)];
+        match propose(session_id, known, &Standing::default(), facts, policy, end) {
             Some(Proposal::Block(draft)) => Some(Revocation {
                 session_id: draft.session_id,
                 detectors: draft.verdict.detectors,
                 score: draft.verdict.score,
                 decided_at: end,
                 expires_at: draft.expires_at.unwrap_or(end),
+                shared_at: None,
+                blocked_at: None,
+                not_blocked: None,
             }),
             _ => None,
         }
     })
+}
+
+/// What trials found, by trial and session, under the names of their detectors.
+type Tried = HashMap<String, HashMap<String, Vec<Finding>>>;
+
+/// Takes what trials found out of the cases.
+fn take_trials(cases: &mut [Case]) -> Tried {
+    let mut tried = Tried::new();
+    for case in cases {
+        for mut finding in case.findings.extract_if(.., |finding| is_of_trial(&finding.detector)) {
+            let detector = sweep::detector_of(&finding.detector).to_owned();
+            let trial = std::mem::replace(&mut finding.detector, detector);
+            tried.entry(trial).or_default().entry(case.session_id.clone()).or_default().push(finding);
+        }
+    }
+    tried
+}
+
+/// What a combination of settings comes to: its trials stand for their detectors.
+fn swept(
+    combination: &Combination,
+    cases: &[Case],
+    tried: &Tried,
+    policy: &Policy<'_>,
+    labels: Option<&Labels>,
+) -> Swept {
+    let mut blocked: HashSet<&str> = HashSet::new();
+    for case in cases {
+        let others = case.findings.iter().filter(|finding| !combination.trial_of.contains_key(&finding.detector));
+        let of_trials =
+            combination.trial_of.values().filter_map(|trial| tried.get(trial)?.get(&case.session_id)).flatten();
+        let mut findings: Vec<Finding> = others.chain(of_trials).cloned().collect();
+        findings.sort_by_key(|finding| finding.window_end);
+        if suffices(&case.session_id, &findings, &case.facts, policy).is_some() {
+            blocked.insert(&case.session_id);
+        }
+    }
+    let found = |trial: &String| -> HashSet<&str> {
+        tried.get(trial).map(|found| found.keys().map(String::as_str).collect()).unwrap_or_default()
+    };
+    Swept {
+        settings: combination.settings.clone(),
+        revocations: blocked.len() as u64,
+        overall: labels.map(|labels| labels.score(&blocked, |_| true)),
+        detectors: labels
+            .map(|labels| {
+                let of = |(name, trial): (&String, &String)| (name.clone(), labels.score(&found(trial), |_| true));
+                combination.trial_of.iter().map(of).collect()
+            })
+            .unwrap_or_default(),
+    }
 }
 
 /// The sessions whose block would have made too many at its time.

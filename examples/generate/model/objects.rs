@@ -9,7 +9,7 @@ use std::io;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-use chrono::DateTime;
+use chrono::{DateTime, Utc};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -113,8 +113,15 @@ impl Writer {
         let last = requests.iter().map(|request| request.finished).max().unwrap_or_default();
         let path = self.folder.join(key(self.format, hour * HOUR, last, unique));
         fs::create_dir_all(path.parent().unwrap_or(&self.folder))?;
-        fs::write(path, bytes)
+        fs::write(&path, bytes)?;
+        // What S3 calls last-modified, and aws s3 sync keeps.
+        fs::File::open(path)?.set_modified(arrival(last, &mut ChaCha8Rng::seed_from_u64(unique.into())).into())
     }
+}
+
+/// When an object is delivered whose last request finished at a time, in epoch milliseconds.
+fn arrival(last: i64, rng: &mut ChaCha8Rng) -> DateTime<Utc> {
+    DateTime::from_timestamp_millis(last + rng.random_range(MINUTE..15 * MINUTE)).unwrap_or_default()
 }
 
 /// The name of an object, with its folders: of an hour, with a last record at some time, in epoch milliseconds.
@@ -131,8 +138,7 @@ fn key(format: Format, hour: i64, last: i64, unique: u32) -> String {
         Format::Parquet => format!("{name}.parquet"),
         Format::Realtime | Format::RealtimeJoined => {
             let mut rng = ChaCha8Rng::seed_from_u64(unique.into());
-            let arrival = last + rng.random_range(MINUTE..15 * MINUTE);
-            let arrival = DateTime::from_timestamp_millis(arrival).unwrap_or_default();
+            let arrival = arrival(last, &mut rng);
             let id = uuid::Builder::from_random_bytes(rng.random()).into_uuid();
             format!("{}/{STREAM}-{}-{id}.gz", arrival.format("%Y/%m/%d/%H"), arrival.format("%Y-%m-%d-%H-%M-%S"))
         }

@@ -1,0 +1,323 @@
+//! When each session would have been blocked under the real delivery of the logs and the config's schedule.
+//!
+//! A pass sees what had arrived by then, and detectors find the same however the rows came together: so a session is blocked
+//! at the first pass at which what had come of it suffices. That pass is searched by halving, all sessions at once, and each
+//! step is a detection over what had come by then.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use arrow::array::{ArrayRef, Int64Array, StringArray};
+use arrow::datatypes::{DataType, Field, Schema};
+use arrow::record_batch::RecordBatch;
+use async_trait::async_trait;
+use chrono::{DateTime, TimeDelta, Utc};
+use datafusion::catalog::TableProvider;
+use datafusion::datasource::MemTable;
+use datafusion::error::DataFusionError;
+use datafusion::prelude::SessionContext;
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+
+use super::{Revocation, suffices};
+use crate::decide::{Policy, Proposal, propose};
+use crate::detect::{Finding, look_at};
+use crate::engine::{Engine, Sql, fetch, replace, select, sql};
+use crate::history::Standing;
+use crate::ingest::tick;
+use crate::pass::Warden;
+use crate::pass::revoke::cases;
+use crate::pass::summary::Lag;
+use crate::progress::Stage;
+use crate::rows;
+use crate::schema::Table;
+use crate::store::{Store, StoreError, Transaction};
+
+const OBJECTS: Sql = sql!("replay/objects.sql");
+const BATCHES_OF: Sql = sql!("replay/batches_of.sql");
+const FIRST_SHARED: Sql = sql!("replay/first_shared.sql");
+const AS_OF: Sql = sql!("replay/as_of.sql");
+
+/// What an object's name or clock may be wrong by.
+const CLOCK_ERROR: TimeDelta = TimeDelta::minutes(1);
+
+/// CloudFront delivers most logs within an hour and says that it can take up to 24 (CloudFront Developer Guide, "Access logs",
+/// timing of log file delivery); two more for what is between.
+const LONGEST_DELIVERY: TimeDelta = TimeDelta::hours(26);
+
+/// Of the objects, how many must have arrived like that.
+const PLAUSIBLE_SHARE: f64 = 0.9;
+
+/// Objects that all arrived within this share of the time that their requests span were copied, not delivered.
+const COPIED_SHARE: f64 = 0.1;
+
+/// How the logs arrived, and how long a shared session would have lived.
+#[derive(Debug, Serialize)]
+pub struct Delivery {
+    pub schedule_seconds: f64,
+    /// From the last request of an object to its arrival.
+    pub lag_seconds: Lag,
+    /// Why the objects' times tell nothing; null: they do.
+    pub unknown: Option<String>,
+    /// Sessions that would have been blocked under this delivery, and those that would not: their tokens had expired, or
+    /// their logs came too late.
+    pub blocked: u64,
+    pub not_blocked: u64,
+    /// From the first shared minute to the pass that blocks.
+    pub seconds_to_block: Lag,
+}
+
+#[derive(Deserialize)]
+struct Arrived {
+    batch: i64,
+    arrived_at: DateTime<Utc>,
+    first_time: DateTime<Utc>,
+    last_time: DateTime<Utc>,
+}
+
+/// Tells of each revocation when its session was first shared and when it would have been blocked, and what that comes to.
+/// `store` has been filled in order of arrival.
+pub async fn follow(
+    warden: &Warden,
+    store: &dyn Store,
+    policy: &Policy<'_>,
+    revocations: &mut [Revocation],
+    now: DateTime<Utc>,
+    stage: &Stage,
+) -> anyhow::Result<Delivery> {
+    let every = warden.config.schedule.every;
+    let session = warden.engine.session_over(store, now).await?;
+    candidates(&session, revocations.iter().map(|revocation| revocation.session_id.as_str()))?;
+    #[derive(Deserialize)]
+    struct Shared {
+        session_id: String,
+        shared_at: DateTime<Utc>,
+    }
+    let shared: Vec<Shared> = fetch(&session, FIRST_SHARED, vec![]).await?;
+    let shared: HashMap<String, DateTime<Utc>> =
+        shared.into_iter().map(|row| (row.session_id, row.shared_at)).collect();
+    for revocation in revocations.iter_mut() {
+        revocation.shared_at = shared.get(&revocation.session_id).copied();
+    }
+
+    let objects: Vec<Arrived> = fetch(&session, OBJECTS, vec![]).await?;
+    let lags = objects.iter().map(|object| seconds(object.arrived_at - object.last_time)).collect();
+    let mut delivery = Delivery {
+        schedule_seconds: seconds(every.delta()),
+        lag_seconds: Lag::of(lags),
+        unknown: implausible(&objects),
+        blocked: 0,
+        not_blocked: 0,
+        seconds_to_block: Lag::default(),
+    };
+    if delivery.unknown.is_some() || revocations.is_empty() {
+        return Ok(delivery);
+    }
+    let passes: BTreeMap<i64, DateTime<Utc>> =
+        objects.iter().map(|object| (object.batch, tick(object.arrived_at, every))).collect();
+    let proposals = search(warden, store, policy, &session, &passes, stage).await?;
+    let mut times = Vec::new();
+    for revocation in revocations.iter_mut() {
+        match proposals.get(&revocation.session_id) {
+            Some((at, Proposal::Block(_))) => {
+                revocation.blocked_at = Some(*at);
+                delivery.blocked += 1;
+                times.extend(revocation.shared_at.map(|shared_at| seconds(*at - shared_at)));
+            }
+            other => {
+                delivery.not_blocked += 1;
+                revocation.not_blocked = Some(match other {
+                    Some((at, Proposal::Observe(draft))) => {
+                        format!("{}: {}", crate::time::rfc3339(*at), draft.reason)
+                    }
+                    _ => "what had come never sufficed".to_owned(),
+                });
+            }
+        }
+    }
+    delivery.seconds_to_block = Lag::of(times);
+    Ok(delivery)
+}
+
+/// Why these are not the times at which CloudFront delivered the objects; none if they can be.
+fn implausible(objects: &[Arrived]) -> Option<String> {
+    let least = |time: fn(&Arrived) -> DateTime<Utc>| objects.iter().map(time).min();
+    let most = |time: fn(&Arrived) -> DateTime<Utc>| objects.iter().map(time).max();
+    let span = |time: fn(&Arrived) -> DateTime<Utc>| Some(most(time)? - least(time)?);
+    let plausible = |object: &&Arrived| {
+        let lag = object.arrived_at - object.last_time;
+        -CLOCK_ERROR <= lag && lag <= LONGEST_DELIVERY
+    };
+    let count = objects.iter().filter(plausible).count();
+    if (count as f64) < PLAUSIBLE_SHARE * objects.len() as f64 || objects.is_empty() {
+        return Some(format!(
+            "{} of {} objects arrived before their last request or more than {} hours after it: copies keep their times only \
+             where one asks for it (aws s3 sync does, cp needs -p)",
+            objects.len() - count,
+            objects.len(),
+            LONGEST_DELIVERY.num_hours()
+        ));
+    }
+    let (arrivals, requests) = (span(|object| object.arrived_at)?, most(|o| o.last_time)? - least(|o| o.first_time)?);
+    let at_once = seconds(arrivals) < COPIED_SHARE * seconds(requests) && requests > TimeDelta::hours(1);
+    at_once.then(|| {
+        format!(
+            "the objects of {} minutes of requests all arrived within {} minutes: they were copied",
+            requests.num_minutes(),
+            arrivals.num_minutes()
+        )
+    })
+}
+
+/// The search of one session.
+struct Search {
+    /// The passes that saw new rows of it, each with the last batch that it saw.
+    passes: Vec<(DateTime<Utc>, i64)>,
+    /// The first pass that suffices is one of `low..=high`.
+    low: usize,
+    high: usize,
+    /// What `high` came to, once that was looked at.
+    at_high: Option<Proposal>,
+}
+
+impl Search {
+    /// The pass to look at next; none once it is found.
+    fn next(&self) -> Option<usize> {
+        match &self.at_high {
+            _ if self.low < self.high => Some(self.low.midpoint(self.high)),
+            None if self.low == self.high => Some(self.high),
+            _ => None,
+        }
+    }
+
+    /// Takes what a pass came to: nothing, if what had come by then did not suffice.
+    fn take(&mut self, place: usize, outcome: Option<Proposal>) {
+        match outcome {
+            None => self.low = place + 1,
+            outcome => (self.high, self.at_high) = (place, outcome),
+        }
+    }
+}
+
+/// Of each candidate the first pass at which what had come of it suffices, and what that pass would have done.
+async fn search(
+    warden: &Warden,
+    store: &dyn Store,
+    policy: &Policy<'_>,
+    session: &SessionContext,
+    passes: &BTreeMap<i64, DateTime<Utc>>,
+    stage: &Stage,
+) -> anyhow::Result<HashMap<String, (DateTime<Utc>, Proposal)>> {
+    #[derive(Deserialize)]
+    struct Row {
+        session_id: String,
+        batch: i64,
+    }
+    let batches: Vec<Row> = fetch(session, BATCHES_OF, vec![]).await?;
+    let mut searches: BTreeMap<String, Search> = BTreeMap::new();
+    for Row { session_id, batch } in batches {
+        let Some(pass) = passes.get(&batch).copied() else { continue };
+        let search =
+            searches.entry(session_id).or_insert_with(|| Search { passes: vec![], low: 0, high: 0, at_high: None });
+        match search.passes.last_mut() {
+            Some((last, seen)) if *last == pass => *seen = batch,
+            _ => search.passes.push((pass, batch)),
+        }
+        search.high = search.passes.len() - 1;
+    }
+    let most = searches.values().map(|search| search.passes.len()).max().unwrap_or(0);
+    stage.set_total(u64::from(most.max(1).ilog2()) + 2);
+    loop {
+        stage.advance(1);
+        let probes: BTreeMap<String, usize> =
+            searches.iter().filter_map(|(id, search)| Some((id.clone(), search.next()?))).collect();
+        if probes.is_empty() {
+            break;
+        }
+        let cutoffs: Vec<(&str, i64)> =
+            probes.iter().map(|(id, place)| (id.as_str(), searches[id].passes[*place].1)).collect();
+        let then = AsOf { engine: &warden.engine, store, cutoffs: cutoffs_table(&cutoffs) };
+        let session = warden.engine.session_over(&then, DateTime::UNIX_EPOCH).await?;
+        candidates(&session, probes.keys().map(String::as_str))?;
+        let looked_at: BTreeSet<&str> = probes.keys().map(String::as_str).collect();
+        let last = probes.iter().map(|(id, place)| searches[id].passes[*place].0).max().unwrap_or_default();
+        let (found, _) = look_at(&warden.engine, &session, &warden.detectors, &warden.config, &looked_at, last).await?;
+        let mut findings: HashMap<String, Vec<Finding>> = HashMap::new();
+        for finding in found {
+            findings.entry(finding.session_id.clone()).or_default().push(finding);
+        }
+        let facts: HashMap<String, _> =
+            cases(&session, &[]).await?.into_iter().map(|case| (case.session_id, case.facts)).collect();
+        for (id, place) in &probes {
+            let Some(search) = searches.get_mut(id) else { continue };
+            let mut findings = findings.remove(id).unwrap_or_default();
+            findings.sort_by_key(|finding| finding.window_end);
+            let outcome = facts.get(id).and_then(|facts| {
+                suffices(id, &findings, facts, policy)?;
+                propose(id, &findings, &Standing::default(), facts, policy, search.passes[*place].0)
+            });
+            search.take(*place, outcome);
+        }
+    }
+    let found = searches.into_iter().filter_map(|(id, search)| {
+        let (at, _) = *search.passes.get(search.high)?;
+        Some((id, (at, search.at_high?)))
+    });
+    Ok(found.collect())
+}
+
+/// Makes the table `candidates`.
+pub fn candidates<'a>(session: &SessionContext, ids: impl Iterator<Item = &'a str>) -> Result<(), DataFusionError> {
+    let ids = rows::texts_batch("session_id", ids);
+    replace(session, "candidates", ids.schema(), vec![ids])
+}
+
+fn cutoffs_table(cutoffs: &[(&str, i64)]) -> RecordBatch {
+    let schema = Arc::new(Schema::new(vec![
+        Field::new("session_id", DataType::Utf8, false),
+        Field::new("batch", DataType::Int64, false),
+    ]));
+    let columns: Vec<ArrayRef> = vec![
+        Arc::new(StringArray::from_iter_values(cutoffs.iter().map(|(id, _)| id))),
+        Arc::new(Int64Array::from_iter_values(cutoffs.iter().map(|(_, batch)| *batch))),
+    ];
+    RecordBatch::try_new(schema, columns).expect("the columns are those of the schema")
+}
+
+/// The tables as they were when only a part of some sessions' rows had come; nothing can be written.
+struct AsOf<'a> {
+    engine: &'a Engine,
+    store: &'a dyn Store,
+    /// `session_id`, and the last `batch` that had come.
+    cutoffs: RecordBatch,
+}
+
+#[async_trait]
+impl Store for AsOf<'_> {
+    async fn transaction(&self, table: Table, app: &str) -> Result<Option<i64>, StoreError> {
+        self.store.transaction(table, app).await
+    }
+
+    async fn append(&self, table: Table, _: Vec<RecordBatch>, _: &[Transaction]) -> Result<(), StoreError> {
+        let source = DataFusionError::NotImplemented("the past is not written to".to_owned());
+        Err(StoreError::Engine { table: table.name(), source: Box::new(source) })
+    }
+
+    async fn provider(&self, table: Table, session: &SessionContext) -> Result<Arc<dyn TableProvider>, StoreError> {
+        let uncut = self.store.provider(table, session).await?;
+        if !matches!(table, Table::Activity | Table::Deliveries | Table::Refusals | Table::Credentials) {
+            return Ok(uncut);
+        }
+        let cut = async {
+            let scratch = self.engine.session();
+            scratch.register_table("uncut", uncut)?;
+            let cutoffs = MemTable::try_new(self.cutoffs.schema(), vec![vec![self.cutoffs.clone()]])?;
+            scratch.register_table("cutoffs", Arc::new(cutoffs))?;
+            Ok(select(&scratch, AS_OF.text).await?.into_view())
+        };
+        cut.await.map_err(|source| StoreError::Engine { table: table.name(), source: Box::new(source) })
+    }
+}
+
+fn seconds(span: TimeDelta) -> f64 {
+    span.num_milliseconds() as f64 / 1_000.0
+}
