@@ -219,6 +219,7 @@ impl DetectorFile {
             thresholds: self.header.thresholds.clone(),
             tables: BTreeSet::new(),
             scores_only: false,
+            others_by_pace: false,
         };
         for (name, value) in &settings.params {
             detector.set(name, value)?;
@@ -249,6 +250,8 @@ pub struct Detector {
     pub tables: BTreeSet<String>,
     /// Its findings need not say who used the session.
     pub scores_only: bool,
+    /// It is shown the sessions that are looked at, and others only through `pace`: right for what reads that table for them.
+    pub others_by_pace: bool,
 }
 
 impl Detector {

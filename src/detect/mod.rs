@@ -16,6 +16,7 @@ use serde_json::{Map, Value};
 
 pub use evaluate::{DetectError, Detection, DetectorStats, detect, evaluations, look_at};
 use file::Strength;
+pub use tables::PACE_TABLE;
 use window::Window;
 
 /// What a detector found of one session in one window: a row of `findings`.

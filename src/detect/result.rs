@@ -67,6 +67,7 @@ fn read_findings(
         let score = score
             .filter(|score| score.is_finite() && *score > 0.0)
             .ok_or("a row of the result has no finite score above 0")?;
+        evidence.values_mut().for_each(round);
         let own = match &strengths {
             Some(strengths) => parse_strength(strengths[place])?,
             None => detector.strength,
@@ -79,7 +80,7 @@ fn read_findings(
             detector: detector.name.clone(),
             window_start: window.start,
             window_end: window.end,
-            score,
+            score: rounded(score),
             strength: detector.strength_override.unwrap_or(own),
             family: detector.family.clone(),
             evidence: Value::Object(evidence).to_string(),
@@ -87,6 +88,20 @@ fn read_findings(
         });
     }
     Ok(findings)
+}
+
+/// A sum of fractions ends in other digits when its parts come in another order: of a measure that long no digit means
+/// anything, and the same finding must be the same.
+fn rounded(value: f64) -> f64 {
+    format!("{value:.8e}").parse().unwrap_or(value)
+}
+
+fn round(value: &mut Value) {
+    if value.is_f64()
+        && let Some(number) = value.as_f64()
+    {
+        *value = rounded(number).into();
+    }
 }
 
 fn parse_strength(text: Option<&str>) -> Result<Strength, String> {

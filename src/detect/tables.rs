@@ -192,7 +192,7 @@ impl<'a> WindowTables<'a> {
     /// Every table that a detector reads, which has evaluated the rows of batches until `after`.
     pub async fn of(&mut self, detector: &Detector, after: i64) -> Result<Vec<(&'static str, Rows)>, EngineError> {
         // With scope = "all" everybody is looked at again.
-        let after = (detector.scope == Scope::Session).then_some(after);
+        let after = (detector.scope == Scope::Session || detector.others_by_pace).then_some(after);
         let mut tables = Vec::new();
         for (name, _) in WINDOWED {
             if detector.reads(name) {

@@ -4,7 +4,7 @@
 //! at the first pass at which what had come of it suffices. That pass is searched by halving, all sessions at once, and each
 //! step is a detection over what had come by then.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use arrow::array::{ArrayRef, Int64Array, StringArray};
 use arrow::datatypes::{DataType, Field, Schema};
@@ -19,13 +19,15 @@ use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
 use super::{Revocation, suffices};
+use crate::config::Mode;
 use crate::decide::{Policy, Proposal, propose};
-use crate::detect::{Finding, look_at};
+use crate::detect::file::{Detector, Strength};
+use crate::detect::{Finding, PACE_TABLE, look_at};
 use crate::engine::{Engine, Sql, fetch, replace, select, sql};
 use crate::history::Standing;
 use crate::ingest::tick;
 use crate::pass::Warden;
-use crate::pass::revoke::cases;
+use crate::pass::revoke::{Case, cases};
 use crate::pass::summary::Lag;
 use crate::progress::Stage;
 use crate::rows;
@@ -80,6 +82,7 @@ pub async fn follow(
     warden: &Warden,
     store: &dyn Store,
     policy: &Policy<'_>,
+    cases: &[Case],
     revocations: &mut [Revocation],
     now: DateTime<Utc>,
     stage: &Stage,
@@ -112,9 +115,27 @@ pub async fn follow(
     if delivery.unknown.is_some() || revocations.is_empty() {
         return Ok(delivery);
     }
-    let passes: BTreeMap<i64, DateTime<Utc>> =
-        objects.iter().map(|object| (object.batch, tick(object.arrived_at, every))).collect();
-    let proposals = search(warden, store, policy, &session, &passes, stage).await?;
+    let of_batch = objects.iter().map(|object| (object.batch, tick(object.arrived_at, every))).collect();
+    // Those that have nothing to say of these sessions need not be asked.
+    let of_them: HashSet<&str> = revocations.iter().map(|revocation| revocation.session_id.as_str()).collect();
+    let speaking: HashSet<&str> = cases
+        .iter()
+        .filter(|case| of_them.contains(case.session_id.as_str()))
+        .flat_map(|case| &case.findings)
+        .filter(|finding| finding.strength > Strength::Weak)
+        .map(|finding| finding.detector.as_str())
+        .collect();
+    let detectors: Vec<Detector> = warden
+        .detectors
+        .iter()
+        .filter(|detector| detector.mode == Mode::Enforce && speaking.contains(detector.name.as_str()))
+        .map(|detector| Detector { scores_only: true, others_by_pace: detector.reads(PACE_TABLE), ..detector.clone() })
+        .collect();
+    let lag = TimeDelta::milliseconds((delivery.lag_seconds.median.unwrap_or(0.0) * 1_000.0) as i64);
+    let decided =
+        revocations.iter().map(|revocation| (revocation.session_id.as_str(), revocation.decided_at + lag)).collect();
+    let passes = Passes { warden, store, policy, detectors, of_batch };
+    let proposals = passes.search(&session, &decided, stage).await?;
     let mut times = Vec::new();
     for revocation in revocations.iter_mut() {
         match proposals.get(&revocation.session_id) {
@@ -169,28 +190,46 @@ fn implausible(objects: &[Arrived]) -> Option<String> {
 }
 
 /// The search of one session.
-struct Search {
+struct Search<T> {
     /// The passes that saw new rows of it, each with the last batch that it saw.
     passes: Vec<(DateTime<Utc>, i64)>,
     /// The first pass that suffices is one of `low..=high`.
     low: usize,
     high: usize,
+    /// The pass that is looked at first: what decided should have come by then.
+    guess: Option<usize>,
     /// What `high` came to, once that was looked at.
-    at_high: Option<Proposal>,
+    at_high: Option<T>,
 }
 
-impl Search {
+impl<T> Default for Search<T> {
+    fn default() -> Self {
+        Search { passes: Vec::new(), low: 0, high: 0, guess: None, at_high: None }
+    }
+}
+
+impl<T> Search<T> {
+    /// A pass saw new rows of it. They come in order.
+    fn saw(&mut self, pass: DateTime<Utc>, batch: i64) {
+        match self.passes.last_mut() {
+            Some((last, seen)) if *last == pass => *seen = batch,
+            _ => self.passes.push((pass, batch)),
+        }
+        self.high = self.passes.len() - 1;
+    }
+
     /// The pass to look at next; none once it is found.
     fn next(&self) -> Option<usize> {
         match &self.at_high {
-            _ if self.low < self.high => Some(self.low.midpoint(self.high)),
+            _ if self.low < self.high => Some(self.guess.unwrap_or(self.low.midpoint(self.high))),
             None if self.low == self.high => Some(self.high),
             _ => None,
         }
     }
 
     /// Takes what a pass came to: nothing, if what had come by then did not suffice.
-    fn take(&mut self, place: usize, outcome: Option<Proposal>) {
+    fn take(&mut self, place: usize, outcome: Option<T>) {
+        self.guess = None;
         match outcome {
             None => self.low = place + 1,
             outcome => (self.high, self.at_high) = (place, outcome),
@@ -198,71 +237,97 @@ impl Search {
     }
 }
 
-/// Of each candidate the first pass at which what had come of it suffices, and what that pass would have done.
-async fn search(
-    warden: &Warden,
-    store: &dyn Store,
-    policy: &Policy<'_>,
-    session: &SessionContext,
-    passes: &BTreeMap<i64, DateTime<Utc>>,
-    stage: &Stage,
-) -> anyhow::Result<HashMap<String, (DateTime<Utc>, Proposal)>> {
-    #[derive(Deserialize)]
-    struct Row {
-        session_id: String,
-        batch: i64,
-    }
-    let batches: Vec<Row> = fetch(session, BATCHES_OF, vec![]).await?;
-    let mut searches: BTreeMap<String, Search> = BTreeMap::new();
-    for Row { session_id, batch } in batches {
-        let Some(pass) = passes.get(&batch).copied() else { continue };
-        let search =
-            searches.entry(session_id).or_insert_with(|| Search { passes: vec![], low: 0, high: 0, at_high: None });
-        match search.passes.last_mut() {
-            Some((last, seen)) if *last == pass => *seen = batch,
-            _ => search.passes.push((pass, batch)),
+/// What the passes are judged with.
+struct Passes<'a> {
+    warden: &'a Warden,
+    store: &'a dyn Store,
+    policy: &'a Policy<'a>,
+    detectors: Vec<Detector>,
+    /// Of each batch the pass that first saw it.
+    of_batch: BTreeMap<i64, DateTime<Utc>>,
+}
+
+impl Passes<'_> {
+    /// Of each candidate the first pass at which what had come of it suffices, and what that pass would have done. `decided`
+    /// has the times by which that should be.
+    async fn search(
+        &self,
+        session: &SessionContext,
+        decided: &HashMap<&str, DateTime<Utc>>,
+        stage: &Stage,
+    ) -> anyhow::Result<HashMap<String, (DateTime<Utc>, Proposal)>> {
+        #[derive(Deserialize)]
+        struct Row {
+            session_id: String,
+            batch: i64,
         }
-        search.high = search.passes.len() - 1;
-    }
-    let most = searches.values().map(|search| search.passes.len()).max().unwrap_or(0);
-    stage.set_total(u64::from(most.max(1).ilog2()) + 2);
-    loop {
-        stage.advance(1);
-        let probes: BTreeMap<String, usize> =
-            searches.iter().filter_map(|(id, search)| Some((id.clone(), search.next()?))).collect();
-        if probes.is_empty() {
-            break;
+        let batches: Vec<Row> = fetch(session, BATCHES_OF, vec![]).await?;
+        let mut searches: BTreeMap<String, Search<Proposal>> = BTreeMap::new();
+        for Row { session_id, batch } in batches {
+            let Some(pass) = self.of_batch.get(&batch) else { continue };
+            searches.entry(session_id).or_default().saw(*pass, batch);
         }
-        let cutoffs: Vec<(&str, i64)> =
-            probes.iter().map(|(id, place)| (id.as_str(), searches[id].passes[*place].1)).collect();
-        let then = AsOf { engine: &warden.engine, store, cutoffs: cutoffs_table(&cutoffs) };
-        let session = warden.engine.session_over(&then, DateTime::UNIX_EPOCH).await?;
-        candidates(&session, probes.keys().map(String::as_str))?;
-        let looked_at: BTreeSet<&str> = probes.keys().map(String::as_str).collect();
-        let last = probes.iter().map(|(id, place)| searches[id].passes[*place].0).max().unwrap_or_default();
-        let (found, _) = look_at(&warden.engine, &session, &warden.detectors, &warden.config, &looked_at, last).await?;
+        for (id, search) in &mut searches {
+            let by = decided.get(id.as_str());
+            search.guess = by.and_then(|by| search.passes.iter().position(|(pass, _)| pass >= by));
+        }
+        let most = searches.values().map(|search| search.passes.len()).max().unwrap_or(0);
+        stage.set_total(u64::from(most.max(1).ilog2()) + 2);
+        loop {
+            stage.advance(1);
+            let next = |(id, search): (&String, &Search<Proposal>)| Some((id.clone(), search.next()?));
+            let probes: BTreeMap<String, usize> = searches.iter().filter_map(next).collect();
+            if probes.is_empty() {
+                break;
+            }
+            let at = probes.iter().map(|(id, place)| (id.as_str(), searches[id].passes[*place])).collect();
+            let mut outcomes = self.judge(&at).await?;
+            for (id, place) in probes {
+                if let Some(search) = searches.get_mut(&id) {
+                    search.take(place, outcomes.remove(&id));
+                }
+            }
+        }
+        let found = searches.into_iter().filter_map(|(id, search)| {
+            let (at, _) = *search.passes.get(search.high)?;
+            Some((id, (at, search.at_high?)))
+        });
+        Ok(found.collect())
+    }
+
+    /// What passes would have done with some sessions, each at a time of its own, from what had come by its last batch; nothing
+    /// where that did not suffice.
+    async fn judge(&self, at: &BTreeMap<&str, (DateTime<Utc>, i64)>) -> anyhow::Result<HashMap<String, Proposal>> {
+        let engine = &self.warden.engine;
+        let then = AsOf { engine, store: self.store, cutoffs: cutoffs(at) };
+        let session = engine.session_over(&then, DateTime::UNIX_EPOCH).await?;
+        candidates(&session, at.keys().copied())?;
+        let last = at.values().map(|(pass, _)| *pass).max().unwrap_or_default();
+        let looked_at: BTreeSet<&str> = at.keys().copied().collect();
+        let (found, failures) =
+            look_at(engine, &session, &self.detectors, &self.warden.config, &looked_at, last).await?;
+        for failure in failures {
+            tracing::warn!("time to block: {}", crate::text::printable(&failure));
+        }
         let mut findings: HashMap<String, Vec<Finding>> = HashMap::new();
         for finding in found {
             findings.entry(finding.session_id.clone()).or_default().push(finding);
         }
-        let facts: HashMap<String, _> =
-            cases(&session, &[]).await?.into_iter().map(|case| (case.session_id, case.facts)).collect();
-        for (id, place) in &probes {
-            let Some(search) = searches.get_mut(id) else { continue };
-            let mut findings = findings.remove(id).unwrap_or_default();
+        let mut outcomes = HashMap::new();
+        for case in cases(&session, &[]).await? {
+            let id = case.session_id;
+            let mut findings = findings.remove(&id).unwrap_or_default();
             findings.sort_by_key(|finding| finding.window_end);
-            let outcome = facts.get(id).and_then(|facts| {
-                suffices(id, &findings, facts, policy)?;
-                propose(id, &findings, &Standing::default(), facts, policy, search.passes[*place].0)
-            });
-            search.take(*place, outcome);
+            let Some((pass, _)) = at.get(id.as_str()) else { continue };
+            if suffices(&id, &findings, &case.facts, self.policy).is_none() {
+                continue;
+            }
+            if let Some(proposal) = propose(&id, &findings, &Standing::default(), &case.facts, self.policy, *pass) {
+                outcomes.insert(id, proposal);
+            }
         }
+        Ok(outcomes)
     }
-    let found = searches.into_iter().filter_map(|(id, search)| {
-        let (at, _) = *search.passes.get(search.high)?;
-        Some((id, (at, search.at_high?)))
-    });
-    Ok(found.collect())
 }
 
 /// Makes the table `candidates`.
@@ -271,14 +336,15 @@ pub fn candidates<'a>(session: &SessionContext, ids: impl Iterator<Item = &'a st
     replace(session, "candidates", ids.schema(), vec![ids])
 }
 
-fn cutoffs_table(cutoffs: &[(&str, i64)]) -> RecordBatch {
+/// The table `cutoffs`.
+fn cutoffs(at: &BTreeMap<&str, (DateTime<Utc>, i64)>) -> RecordBatch {
     let schema = Arc::new(Schema::new(vec![
         Field::new("session_id", DataType::Utf8, false),
         Field::new("batch", DataType::Int64, false),
     ]));
     let columns: Vec<ArrayRef> = vec![
-        Arc::new(StringArray::from_iter_values(cutoffs.iter().map(|(id, _)| id))),
-        Arc::new(Int64Array::from_iter_values(cutoffs.iter().map(|(_, batch)| *batch))),
+        Arc::new(StringArray::from_iter_values(at.keys())),
+        Arc::new(Int64Array::from_iter_values(at.values().map(|(_, batch)| *batch))),
     ];
     RecordBatch::try_new(schema, columns).expect("the columns are those of the schema")
 }
@@ -320,4 +386,64 @@ impl Store for AsOf<'_> {
 
 fn seconds(span: TimeDelta) -> f64 {
     span.num_milliseconds() as f64 / 1_000.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(minute: i64) -> DateTime<Utc> {
+        "2026-11-20T18:00:00Z".parse::<DateTime<Utc>>().unwrap() + TimeDelta::minutes(minute)
+    }
+
+    fn object(first: i64, last: i64, arrived: i64) -> Arrived {
+        Arrived { batch: 1, arrived_at: at(arrived), first_time: at(first), last_time: at(last) }
+    }
+
+    #[test]
+    fn only_times_of_a_delivery_are_believed() {
+        let delivered: Vec<Arrived> = (0..24).map(|n| object(5 * n, 5 * n + 5, 5 * n + 5 + 7 * (n % 3))).collect();
+        assert_eq!(implausible(&delivered), None);
+        let copied: Vec<Arrived> = (0..24).map(|n| object(5 * n, 5 * n + 5, 130 + n % 2)).collect();
+        assert!(implausible(&copied).unwrap().contains("copied"));
+        let copied_later: Vec<Arrived> = (0..24).map(|n| object(5 * n, 5 * n + 5, 5 * n + 3_000)).collect();
+        assert!(implausible(&copied_later).unwrap().contains("24 of 24"));
+        let before: Vec<Arrived> = (0..24).map(|n| object(5 * n, 5 * n + 5, 5 * n)).collect();
+        assert!(implausible(&before).is_some());
+        // A quarter of an hour that came at once is just that.
+        assert_eq!(implausible(&[object(0, 15, 20), object(5, 15, 20)]), None);
+        assert!(implausible(&[]).is_some());
+    }
+
+    /// Whatever the first pass is that suffices, and whatever was guessed, it is found, and its outcome kept.
+    #[test]
+    fn the_first_pass_that_suffices_is_found() {
+        for passes in 1..40_usize {
+            for first in 0..passes {
+                for guess in [None, Some(0), Some(first), Some(passes - 1)] {
+                    let mut search = Search::default();
+                    for pass in 0..passes as i64 {
+                        search.saw(at(pass), pass);
+                    }
+                    search.guess = guess;
+                    let mut looked_at = 0;
+                    while let Some(place) = search.next() {
+                        search.take(place, (place >= first).then_some(place));
+                        looked_at += 1;
+                    }
+                    assert_eq!((search.high, search.at_high), (first, Some(first)), "{passes} {first} {guess:?}");
+                    assert!(looked_at <= passes.ilog2() + 4, "{looked_at} of {passes}");
+                }
+            }
+        }
+        let mut never: Search<()> = Search::default();
+        never.saw(at(0), 1);
+        never.saw(at(0), 2);
+        never.saw(at(3), 3);
+        assert_eq!(never.passes, [(at(0), 2), (at(3), 3)]);
+        while let Some(place) = never.next() {
+            never.take(place, None);
+        }
+        assert!(never.at_high.is_none());
+    }
 }

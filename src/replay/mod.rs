@@ -149,7 +149,7 @@ pub async fn replay(warden: &Warden, request: &Request<'_>, now: DateTime<Utc>) 
     let held = would_be_held(&revocations, &detection, &guard);
 
     let stage = if request.progress { Stage::steps("delivery") } else { Stage::hidden() };
-    let delivery = delivery::follow(warden, &store, &policy, &mut revocations, now, &stage).await?;
+    let delivery = delivery::follow(warden, &store, &policy, &cases, &mut revocations, now, &stage).await?;
     drop(stage);
 
     let findings = highest(findings)?;
