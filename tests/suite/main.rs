@@ -13,4 +13,5 @@ mod detection;
 mod formats;
 mod once;
 mod parity;
+mod replay;
 mod state;

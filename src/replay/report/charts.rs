@@ -222,6 +222,7 @@ pub fn sweep(rows: &[Swept]) -> Option<String> {
     Some(svg((720, 260), |root| {
         let mut chart = ChartBuilder::on(root)
             .margin(8)
+            .margin_right(30)
             .x_label_area_size(30)
             .y_label_area_size(46)
             .build_cartesian_2d(low..high, 0.0..1.05f64)?;

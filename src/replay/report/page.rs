@@ -41,6 +41,7 @@ tr.best td { background: #e8f4ea; }
 .card { border-top: 1px solid #eee; padding-top: .4rem; }
 .card .charts { display: flex; flex-wrap: wrap; gap: .5rem 1.5rem; }
 svg { max-width: 100%; height: auto; }
+.wide svg { min-width: 760px; }
 .bar { display: inline-block; height: .7rem; background: #d55e00; vertical-align: middle; }
 .bar.benign { background: #0072b2; }
 .bar.grey { background: #999; }
@@ -113,7 +114,7 @@ fn kinds(insight: &Insight) -> Markup {
         section id="kinds" {
             h2 { "By kind" }
             p class="note" { "Sessions that the labels know. Marked: blocked though benign, or not blocked though pirate." }
-            table {
+            div class="wide" { table {
                 thead { tr { th { "label" } th { "kind" } th class="n" { "sessions" } th class="n" { "blocked" } th class="n" { "not blocked" } th { "share blocked" } } }
                 tbody {
                     @for kind in &insight.kinds {
@@ -131,7 +132,7 @@ fn kinds(insight: &Insight) -> Markup {
                         }
                     }
                 }
-            }
+            } }
         }
     }
 }

@@ -1,5 +1,6 @@
 //! What the tests share: a place of their own, the binary, log objects made by hand.
 
+pub mod browser;
 pub mod servers;
 pub mod waf;
 
