@@ -125,13 +125,20 @@ fn is_rendition(folder: &str) -> bool {
         "period",
     ];
     const SUFFIXES: [&str; 5] = ["p", "k", "kbps", "mbps", "fps"];
+    // Followed by a language.
+    const SPOKEN: [&str; 6] = ["audio", "sub", "subs", "subtitles", "captions", "text"];
     let lower = folder.to_ascii_lowercase();
     let is_number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit() || b == b'.' || b == b'x');
     let numbered = |rest: &str| {
         let rest = rest.trim_start_matches(['-', '_', '=']);
         is_number(rest) || SUFFIXES.iter().any(|suffix| rest.strip_suffix(suffix).is_some_and(is_number))
     };
+    let of_language = |rest: &str| {
+        let tongue = rest.strip_prefix(['-', '_']).and_then(|rest| rest.split(['-', '_']).next());
+        tongue.is_some_and(|tongue| matches!(tongue.len(), 2 | 3) && tongue.bytes().all(|b| b.is_ascii_lowercase()))
+    };
     WORDS.contains(&lower.as_str())
+        || SPOKEN.iter().any(|word| lower.strip_prefix(word).is_some_and(of_language))
         || lower.starts_with("qualitylevels(")
         || SUFFIXES.iter().any(|suffix| lower.strip_suffix(suffix).is_some_and(is_number))
         || lower.split_once('x').is_some_and(|(width, height)| is_number(width) && is_number(height))
@@ -179,6 +186,8 @@ mod tests {
             "/live/sport1/master.m3u8",
             "/live/sport1/720p/index.m3u8",
             "/live/sport1/720p/seg_000123.ts",
+            "/live/sport1/audio_eng/seg_000123.aac",
+            "/live/sport1/subs-de_forced/seg_000123.vtt",
             "/live/sport1/audio_1/seg_000123.aac",
             "/live/sport1/hls/v3/seg.m4s",
             "/live/sport1/1280x720/5000k/1.ts",

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
-use maxminddb::{PathElement, Reader};
+use maxminddb::{LookupResult, PathElement, Reader};
 
 use crate::config::GeoIp;
 use crate::network_type::{NetworkType, NetworkTypes};
@@ -18,11 +18,21 @@ pub struct Geo {
 }
 
 /// What is known of an address.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Place {
     pub country: Option<Country>,
     pub asn: Option<i64>,
     pub network_type: Option<NetworkType>,
+    /// Only files of cities have it.
+    pub position: Option<Position>,
+}
+
+/// A point on the earth, in degrees, and how far from it the viewer may be.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Position {
+    pub latitude: f64,
+    pub longitude: f64,
+    pub accuracy_km: Option<i64>,
 }
 
 /// An ISO 3166-1 alpha-2 code, upper case.
@@ -71,8 +81,9 @@ impl Geo {
         const COUNTRY_CODE: [PathElement<'_>; 1] = [PathElement::Key("country_code")];
         const ASN: [PathElement<'_>; 1] = [PathElement::Key("autonomous_system_number")];
         const ORGANIZATION: [PathElement<'_>; 1] = [PathElement::Key("autonomous_system_organization")];
-        let country = self.country.as_ref().and_then(|reader| {
-            let found = reader.lookup(address).ok()?;
+        let found = self.country.as_ref().and_then(|reader| reader.lookup(address).ok());
+        let position = found.as_ref().and_then(position);
+        let country = found.as_ref().and_then(|found| {
             let code: Option<&str> = found.decode_path(&ISO_CODE).ok().flatten();
             code.or_else(|| found.decode_path(&COUNTRY_CODE).ok().flatten()).and_then(Country::parse)
         });
@@ -80,13 +91,25 @@ impl Geo {
         let asn: Option<u32> = found.as_ref().and_then(|found| found.decode_path(&ASN).ok().flatten());
         let name: Option<&str> = found.as_ref().and_then(|found| found.decode_path(&ORGANIZATION).ok().flatten());
         let asn = asn.map(i64::from);
-        Place { country, asn, network_type: self.types.of(asn, name) }
+        Place { country, asn, network_type: self.types.of(asn, name), position }
     }
 
     /// The kind of network of a system that only its number is known of.
     pub fn network_type(&self, asn: i64) -> Option<NetworkType> {
         self.types.of(Some(asn), None)
     }
+}
+
+/// `location` of a GeoIP2 or GeoLite2 City file, as others have it, too.
+fn position(found: &LookupResult<'_, Vec<u8>>) -> Option<Position> {
+    const LATITUDE: [PathElement<'_>; 2] = [PathElement::Key("location"), PathElement::Key("latitude")];
+    const LONGITUDE: [PathElement<'_>; 2] = [PathElement::Key("location"), PathElement::Key("longitude")];
+    const ACCURACY: [PathElement<'_>; 2] = [PathElement::Key("location"), PathElement::Key("accuracy_radius")];
+    let latitude: f64 = found.decode_path(&LATITUDE).ok()??;
+    let longitude: f64 = found.decode_path(&LONGITUDE).ok()??;
+    let accuracy: Option<u16> = found.decode_path(&ACCURACY).ok().flatten();
+    let on_earth = latitude.abs() <= 90.0 && longitude.abs() <= 180.0;
+    on_earth.then(|| Position { latitude, longitude, accuracy_km: accuracy.map(i64::from) })
 }
 
 fn read(path: &Path) -> Result<Reader<Vec<u8>>, maxminddb::MaxMindDbError> {

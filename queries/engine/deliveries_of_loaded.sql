@@ -1,7 +1,11 @@
--- Deliveries of [$start, $end) of the sessions at hand, as bound as what is at hand of them, in order of time.
+-- Deliveries of [$start, $end) that belong to the activity at hand (what the allow-list takes out of it is gone here, too), in
+-- order of time.
 SELECT deliveries.*
 FROM deliveries
-INNER JOIN (SELECT DISTINCT session_id, bound FROM loaded_activity) AS kept
-    ON kept.session_id = deliveries.session_id AND kept.bound = deliveries.bound
+INNER JOIN (SELECT DISTINCT session_id, bound, network, minute FROM loaded_activity) AS kept
+    ON kept.session_id = deliveries.session_id
+    AND kept.bound = deliveries.bound
+    AND kept.minute = deliveries.minute
+    AND kept.network IS NOT DISTINCT FROM deliveries.network
 WHERE deliveries.minute >= $start AND deliveries.minute < $end
 ORDER BY deliveries.minute

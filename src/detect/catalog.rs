@@ -20,12 +20,13 @@ use crate::engine::{self, Engine};
 use crate::rows;
 
 /// Every built-in detector: name and text. A test compares it with the folder.
-const BUILT_IN: [(&str, &str); 14] = [
+const BUILT_IN: [(&str, &str); 15] = [
     ("concurrent_networks", include_str!("../../queries/detectors/concurrent_networks.sql")),
     ("country_hops", include_str!("../../queries/detectors/country_hops.sql")),
     ("country_overlap", include_str!("../../queries/detectors/country_overlap.sql")),
     ("foreign_referer", include_str!("../../queries/detectors/foreign_referer.sql")),
     ("hosting_asn", include_str!("../../queries/detectors/hosting_asn.sql")),
+    ("impossible_travel", include_str!("../../queries/detectors/impossible_travel.sql")),
     ("leaked_token", include_str!("../../queries/detectors/leaked_token.sql")),
     ("many_countries", include_str!("../../queries/detectors/many_countries.sql")),
     ("many_ips", include_str!("../../queries/detectors/many_ips.sql")),

@@ -205,7 +205,14 @@ async fn evaluate(
                 }
                 let detector = &detectors[index];
                 let sessions = cut.sessions(detector.scope, after[index]);
-                let rows = cut.of(detector, after[index]).await?;
+                let rows = match cut.of(detector, after[index]).await {
+                    Ok(rows) => rows,
+                    Err(error) => {
+                        detection.failures.push(format!("detector {} ({}): {error}", detector.name, detector.path));
+                        failed.insert(index);
+                        continue;
+                    }
+                };
                 if detector.scope == Scope::Session {
                     detection.sessions_by_end.insert(window.end, sessions.len() as u64);
                 }
@@ -230,7 +237,14 @@ async fn evaluate(
                 .filter(|(index, _)| told(*index))
                 .map(|(_, finding)| finding.session_id.as_str())
                 .collect();
-            let who = if sessions.is_empty() { HashMap::new() } else { cut.who(&sessions).await? };
+            let who = match cut.who(&sessions).await {
+                Ok(who) => who,
+                Err(error) => {
+                    // Whoever is found is found all the same.
+                    detection.failures.push(format!("who used what was found is not known: {error}"));
+                    HashMap::new()
+                }
+            };
             for (index, mut finding) in in_window {
                 if let Some(who) = who.get(&finding.session_id).filter(|_| told(index)) {
                     finding.add_evidence("who", who);

@@ -93,7 +93,7 @@ fn read_findings(
 /// A sum of fractions ends in other digits when its parts come in another order: of a measure that long no digit means
 /// anything, and the same finding must be the same.
 fn rounded(value: f64) -> f64 {
-    format!("{value:.8e}").parse().unwrap_or(value)
+    format!("{value:.11e}").parse().unwrap_or(value)
 }
 
 fn round(value: &mut Value) {

@@ -104,8 +104,12 @@ impl Loaded {
         let of_chunk = || chunk.iter().flat_map(|(_, indexes)| indexes.iter().map(|&index| &detectors[index]));
         let all = of_chunk().any(|detector| detector.scope == Scope::All);
         let sql = if all { ACTIVITY_BETWEEN } else { ACTIVITY_OF_TOUCHED };
-        let (schema, activity) = Minutes::load(session, sql, (start, end)).await?;
-        let mut deliveries = match of_chunk().any(|detector| detector.reads(DELIVERIES)) {
+        let (schema, mut activity) = Minutes::load(session, sql, (start, end)).await?;
+        if allow.takes_requests(now) {
+            activity.retain(allow, now, spared)?;
+            spared.counted_until = spared.counted_until.max(end.timestamp_micros());
+        }
+        let deliveries = match of_chunk().any(|detector| detector.reads(DELIVERIES)) {
             true => {
                 replace(session, "loaded_activity", schema, activity.0.clone())
                     .map_err(|error| query_error(DELIVERIES_OF_LOADED, error))?;
@@ -113,13 +117,6 @@ impl Loaded {
             }
             false => Minutes::default(),
         };
-        let mut activity = activity;
-        if allow.takes_requests(now) {
-            activity.retain(allow, now, spared)?;
-            spared.counted_until = spared.counted_until.max(end.timestamp_micros());
-            // They are a part of the same requests.
-            deliveries.retain(allow, now, &mut Spared::default())?;
-        }
         Ok(Loaded {
             activity,
             deliveries,
@@ -268,6 +265,9 @@ impl<'a> WindowTables<'a> {
 impl WindowTables<'_> {
     /// Who used these sessions, by session: `{"networks": {"different": 7, "most": [{…}]}, "countries": …}`.
     pub async fn who(&mut self, sessions: &BTreeSet<&str>) -> Result<HashMap<String, Map<String, Value>>, EngineError> {
+        if sessions.is_empty() {
+            return Ok(HashMap::new());
+        }
         let rows = |message: String| EngineError::Rows { file: EVIDENCE.file, message };
         let found = rows::texts_batch("session_id", sessions);
         let tables = [(ACTIVITY, self.rows(ACTIVITY, None)), (FOUND, Arc::new(vec![found]))];

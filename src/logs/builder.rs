@@ -6,7 +6,9 @@ use std::net::IpAddr;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, BooleanBuilder, Int64Builder, StringBuilder, TimestampMicrosecondBuilder};
+use arrow::array::{
+    ArrayRef, BooleanBuilder, Float64Builder, Int64Builder, StringBuilder, TimestampMicrosecondBuilder,
+};
 use arrow::datatypes::{DataType, SchemaRef};
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 
@@ -56,6 +58,9 @@ enum Source {
     Country,
     Asn,
     NetworkType,
+    Latitude,
+    Longitude,
+    AccuracyKm,
     UserAgent,
     Device,
     RefererHost,
@@ -76,6 +81,19 @@ enum Source {
 }
 
 impl Source {
+    /// It is looked up by the address.
+    fn is_of_place(&self) -> bool {
+        matches!(
+            self,
+            Source::Country
+                | Source::Asn
+                | Source::NetworkType
+                | Source::Latitude
+                | Source::Longitude
+                | Source::AccuracyKm
+        )
+    }
+
     /// The column of `schemas/requests.toml` with that name. A column without a source is a mistake in the
     /// program, which the first test that reads a log shows.
     fn of(column: &str) -> Source {
@@ -94,6 +112,9 @@ impl Source {
             "country" => Source::Country,
             "asn" => Source::Asn,
             "network_type" => Source::NetworkType,
+            "latitude" => Source::Latitude,
+            "longitude" => Source::Longitude,
+            "accuracy_km" => Source::AccuracyKm,
             "user_agent" => Source::UserAgent,
             "device" => Source::Device,
             "referer_host" => Source::RefererHost,
@@ -120,6 +141,7 @@ enum ColumnBuilder {
     Time(TimestampMicrosecondBuilder),
     Text(StringBuilder),
     Int(Int64Builder),
+    Float(Float64Builder),
     Bool(BooleanBuilder),
 }
 
@@ -131,6 +153,7 @@ impl ColumnBuilder {
             }
             DataType::Utf8 => ColumnBuilder::Text(StringBuilder::new()),
             DataType::Int64 => ColumnBuilder::Int(Int64Builder::new()),
+            DataType::Float64 => ColumnBuilder::Float(Float64Builder::new()),
             DataType::Boolean => ColumnBuilder::Bool(BooleanBuilder::new()),
             other => unreachable!("no column of requests is {other}"),
         }
@@ -140,6 +163,7 @@ impl ColumnBuilder {
         match (self, value) {
             (ColumnBuilder::Time(builder), Value::Int(value)) => builder.append_option(value),
             (ColumnBuilder::Int(builder), Value::Int(value)) => builder.append_option(value),
+            (ColumnBuilder::Float(builder), Value::Float(value)) => builder.append_option(value),
             (ColumnBuilder::Text(builder), Value::Text(value)) => builder.append_option(value),
             (ColumnBuilder::Bool(builder), Value::Bool(value)) => builder.append_value(value),
             _ => unreachable!("the schema and the source of a column of requests differ in type"),
@@ -151,6 +175,7 @@ impl ColumnBuilder {
             ColumnBuilder::Time(builder) => Arc::new(builder.finish()),
             ColumnBuilder::Text(builder) => Arc::new(builder.finish()),
             ColumnBuilder::Int(builder) => Arc::new(builder.finish()),
+            ColumnBuilder::Float(builder) => Arc::new(builder.finish()),
             ColumnBuilder::Bool(builder) => Arc::new(builder.finish()),
         }
     }
@@ -158,6 +183,7 @@ impl ColumnBuilder {
 
 enum Value<'a> {
     Int(Option<i64>),
+    Float(Option<f64>),
     Text(Option<&'a str>),
     Bool(bool),
 }
@@ -171,9 +197,7 @@ impl RequestBuilder {
             .map(|field| (Source::of(field.name()), ColumnBuilder::new(field.data_type())))
             .collect();
         RequestBuilder {
-            wants_place: columns
-                .iter()
-                .any(|(source, _)| matches!(source, Source::Country | Source::Asn | Source::NetworkType)),
+            wants_place: columns.iter().any(|(source, _)| source.is_of_place()),
             schema,
             columns,
             context: context.clone(),
@@ -221,7 +245,7 @@ impl RequestBuilder {
         let of_columns = self.columns.iter().flat_map(|(source, _)| -> &[Field] {
             match source {
                 Source::Distribution => &[Field::Distribution],
-                Source::Country => &[Field::Country],
+                Source::Country | Source::Latitude | Source::Longitude | Source::AccuracyKm => &[Field::Country],
                 Source::Asn | Source::NetworkType => &[Field::Asn],
                 Source::UserAgent | Source::Device => &[Field::UserAgent],
                 Source::RefererHost => &[Field::Referer],
@@ -322,6 +346,9 @@ impl RequestBuilder {
                 Source::Country => Value::Text(place.country.as_ref().map(|country| country.as_str())),
                 Source::Asn => Value::Int(place.asn),
                 Source::NetworkType => Value::Text(place.network_type.map(NetworkType::name)),
+                Source::Latitude => Value::Float(place.position.map(|position| position.latitude)),
+                Source::Longitude => Value::Float(place.position.map(|position| position.longitude)),
+                Source::AccuracyKm => Value::Int(place.position.and_then(|position| position.accuracy_km)),
                 Source::UserAgent => Value::Text(user_agent.as_deref()),
                 Source::Device => Value::Text(Some(viewer::device(user_agent.as_deref()))),
                 Source::RefererHost => {
@@ -375,6 +402,10 @@ impl RequestBuilder {
             },
         };
         if let Some(country) = line.country.and_then(crate::geo::Country::parse) {
+            if place.country != Some(country) {
+                // Where the log knows better, the file knows nothing.
+                place.position = None;
+            }
             place.country = Some(country);
         }
         if let Some(asn) = line.asn.and_then(|asn| asn.parse::<u32>().ok()) {

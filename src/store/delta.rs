@@ -29,7 +29,7 @@ use super::{Root, StateLock, Store, StoreError, Transaction};
 use crate::schema::Table;
 
 /// Layout of the state that this program reads and writes.
-const VERSION: u64 = 3;
+const VERSION: u64 = 4;
 const VERSION_FILE: &str = "state.json";
 /// When files were last removed.
 const VACUUM_FILE: &str = "vacuumed";

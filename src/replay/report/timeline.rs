@@ -20,6 +20,7 @@ const LABELS: f64 = 300.0;
 const WIDTH: f64 = 980.0;
 const LINE: f64 = 16.0;
 const HEAD: f64 = 34.0;
+const TICK: f64 = 36.0;
 
 /// Of countries, the first seen first; of the rest the last one. Told apart by people who see colours otherwise, too (Okabe
 /// and Ito).
@@ -130,7 +131,8 @@ impl Timeline {
         };
         let step = [1, 2, 5, 10, 15, 30, 60].into_iter().find(|step| self.minutes / step <= 10).unwrap_or(60);
         let first = (step - self.start.timestamp().div_euclid(60).rem_euclid(step)) % step;
-        let ticks: Vec<i64> = (0..).map(|place| first + place * step).take_while(|tick| *tick < self.minutes).collect();
+        let ticks: Vec<i64> =
+            (0..).map(|place| first + place * step).take_while(|tick| x(*tick) + TICK < WIDTH).collect();
         let marks = self.revocation.iter().flat_map(|revocation| {
             [
                 (revocation.shared_at, "shared", "#333333"),
