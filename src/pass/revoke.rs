@@ -11,7 +11,7 @@ use super::Warden;
 use crate::allow::Spared;
 use crate::decide::{Binding, Draft, Facts, Policy, Proposal, guard_trips, propose, verdict};
 use crate::detect::{DetectError, Detection, Finding, evaluations, look_at};
-use crate::engine::{EngineError, Sql, collect, fetch, register, sql, timestamp};
+use crate::engine::{EngineError, Sql, collect, fetch, query_error, register, replace, sql, timestamp};
 use crate::history::{Event, EventKind, Origin, Recorder, Standing};
 use crate::rows;
 use crate::schema::Table;
@@ -22,7 +22,7 @@ const FINDINGS_OF: Sql = sql!("engine/findings_of.sql");
 const EVENTS_OF: Sql = sql!("engine/events_of.sql");
 const FACTS_OF: Sql = sql!("engine/facts_of.sql");
 const STANDING_BLOCKS: Sql = sql!("engine/standing_blocks.sql");
-const ACTIVITY_OF_BLOCKED: Sql = sql!("engine/activity_of_blocked.sql");
+const ACTIVITY_OF_ASKED: Sql = sql!("engine/activity_of_asked.sql");
 const HELD: Sql = sql!("engine/held.sql");
 const HISTORY_STATE: Sql = sql!("engine/history_state.sql");
 
@@ -89,7 +89,10 @@ pub async fn record(
     let mut alarms = Vec::new();
 
     let blocks: Vec<Event> = fetch(&session, STANDING_BLOCKS, vec![]).await?;
-    let spoken_for = spoken_for(warden, &session, now).await?;
+    let held: Vec<Event> = fetch(&session, HELD, vec![]).await?;
+    let automatic = blocks.iter().filter(|block| block.origin == Origin::Auto).chain(&held);
+    let automatic = automatic.map(|event| event.session_id.as_str());
+    let spoken_for = spoken_for(warden, &session, automatic, now).await?;
     for block in &blocks {
         if block.expires_at.is_some_and(|expires_at| expires_at <= now) {
             recorder.expire(block);
@@ -99,6 +102,12 @@ pub async fn record(
             recorder.restore(block, reason);
         }
     }
+    let blocked: HashSet<&str> = blocks.iter().map(|block| block.session_id.as_str()).collect();
+    for event in held.iter().filter(|event| !blocked.contains(event.session_id.as_str())) {
+        if let Some(reason) = spared(warden, &session, event, &spoken_for, now).await? {
+            recorder.restore(event, reason);
+        }
+    }
 
     if decided < evaluated || release_held {
         let parameters =
@@ -106,7 +115,9 @@ pub async fn record(
         register(&session, "candidates", CANDIDATES, parameters).await?;
         let policy = Policy::new(&warden.config.guard, &warden.detectors, &warden.config.allow);
         let mut first_blocks: Vec<(Draft, bool)> = Vec::new();
-        for case in cases(&session, &recorder.events).await? {
+        let mut cases = cases(&session, &recorder.events).await?;
+        look_again(warden, &session, &mut cases, &policy, now).await?;
+        for case in cases {
             let was_held = case.standing.held;
             match propose(&case.session_id, &case.findings, &case.standing, &case.facts, &policy, now) {
                 Some(Proposal::Block(draft)) if was_held && release_held => recorder.record(EventKind::Released, draft),
@@ -145,7 +156,8 @@ pub async fn record(
         }
     }
 
-    let waiting = waiting(&session, &recorder.events).await?;
+    let settled: HashSet<&str> = recorder.events.iter().map(|event| event.session_id.as_str()).collect();
+    let waiting = held.iter().filter(|held| !settled.contains(held.session_id.as_str())).count();
     if waiting > 0 {
         alarms.push(format!(
             "{waiting} sessions are held since earlier runs; look at them (history) and let them through with run --release-held"
@@ -162,16 +174,20 @@ pub async fn record(
     Ok(Recorded { events, alarms })
 }
 
-/// The blocked sessions with requests that the allow-list takes out.
+/// Of these sessions those with requests that the allow-list takes out.
 async fn spoken_for(
     warden: &Warden,
     session: &SessionContext,
+    asked: impl Iterator<Item = &str>,
     now: DateTime<Utc>,
 ) -> Result<HashSet<String>, RecordError> {
     let allow = &warden.config.allow;
     let mut spared = Spared::default();
-    if allow.takes_requests(now) {
-        let (_, batches) = collect(session, ACTIVITY_OF_BLOCKED, vec![]).await?;
+    let asked = rows::texts_batch("session_id", asked);
+    if allow.takes_requests(now) && asked.num_rows() > 0 {
+        replace(session, "asked", asked.schema(), vec![asked])
+            .map_err(|error| query_error(ACTIVITY_OF_ASKED, error))?;
+        let (_, batches) = collect(session, ACTIVITY_OF_ASKED, vec![]).await?;
         for batch in &batches {
             allow.filter(batch, now, &mut spared).map_err(RecordError::Rows)?;
         }
@@ -179,7 +195,42 @@ async fn spoken_for(
     Ok(spared.sessions.into_iter().collect())
 }
 
-/// Why the allow-list ends a block: it names the session, or nothing that suffices is left without the requests that it takes out.
+/// Findings may be older than an entry of the allow-list, as those of a session that is held: what would be blocked and has
+/// requests that an entry takes out is judged by what detectors say now. A session that cannot be looked at waits.
+async fn look_again(
+    warden: &Warden,
+    session: &SessionContext,
+    cases: &mut Vec<Case>,
+    policy: &Policy<'_>,
+    now: DateTime<Utc>,
+) -> Result<(), RecordError> {
+    let would_block = |case: &&Case| {
+        let proposal = propose(&case.session_id, &case.findings, &case.standing, &case.facts, policy, now);
+        matches!(proposal, Some(Proposal::Block(_) | Proposal::Extend(_)))
+    };
+    let asked = cases.iter().filter(would_block).map(|case| case.session_id.as_str());
+    let spoken_for = spoken_for(warden, session, asked, now).await?;
+    if spoken_for.is_empty() {
+        return Ok(());
+    }
+    let looked_at: BTreeSet<&str> = spoken_for.iter().map(String::as_str).collect();
+    let (found, failures) =
+        look_at(&warden.engine, session, &warden.detectors, &warden.config, &looked_at, now).await?;
+    if !failures.is_empty() {
+        cases.retain(|case| !spoken_for.contains(&case.session_id));
+        return Ok(());
+    }
+    let mut findings: HashMap<String, Vec<Finding>> = HashMap::new();
+    for finding in found {
+        findings.entry(finding.session_id.clone()).or_default().push(finding);
+    }
+    for case in cases.iter_mut().filter(|case| spoken_for.contains(&case.session_id)) {
+        case.findings = findings.remove(&case.session_id).unwrap_or_default();
+    }
+    Ok(())
+}
+
+/// Why the allow-list ends a block, or lets a held session go: it names the session, or nothing that suffices is left without the requests that it takes out.
 async fn spared(
     warden: &Warden,
     session: &SessionContext,
@@ -205,17 +256,6 @@ async fn spared(
     }
     let left = verdict(&findings, &Standing::default(), &policy).is_some_and(|verdict| verdict.mode >= block.mode);
     Ok((!left).then(|| "nothing that suffices is left without the requests that the allow-list takes out".to_owned()))
-}
-
-/// How many sessions are held since earlier runs and nothing came of them in this one.
-async fn waiting(session: &SessionContext, events: &[Event]) -> Result<usize, EngineError> {
-    #[derive(Deserialize)]
-    struct Held {
-        session_id: String,
-    }
-    let held: Vec<Held> = fetch(session, HELD, vec![]).await?;
-    let settled: HashSet<&str> = events.iter().map(|event| event.session_id.as_str()).collect();
-    Ok(held.iter().filter(|held| !settled.contains(held.session_id.as_str())).count())
 }
 
 /// Loads the sessions of the table `candidates`, in order of their ids. `pending` are events of this pass that are not stored yet.

@@ -428,6 +428,27 @@ fn the_allow_list_spares_and_restores_and_says_so() {
     assert_eq!((&again["restored"], &again["revoked"]), (&json!(0), &json!(0)));
 }
 
+/// A person looks at what is held, adds what is innocent to the allow-list, and lets the rest through.
+#[test]
+fn what_is_held_is_released_only_if_the_allow_list_leaves_enough() {
+    let guard = "[detectors.secure_media_score]\nmode = \"off\"\n[guard]\nmax_new_revocations = 1\nmax_share = 0.0\n";
+    let place = Place::new(guard);
+    let mut lines = shared("SharedSess01", 20, 10, 12);
+    lines.extend(shared("ProbesSess01", 20, 10, 12).iter().map(|line| line.replace("Player/", "Probe/")));
+    lines.extend(shared("ProbesSess02", 20, 10, 12).iter().map(|line| line.replace("198.18.0.", "198.18.99.")));
+    place.write_log("E1.2026-11-20-20.aaaa.gz", &lines);
+    assert_eq!(place.json(3, &["run", "--output", "json"])["held"], 3);
+    let agents: String =
+        (0..12).map(|n| format!("[[allow]]\nuser_agent = \"Probe/{n}\"\nreason = \"our probes\"\n")).collect();
+    place.configure(
+        "logs",
+        &format!("{guard}{agents}[[allow]]\nnetwork = \"198.18.99.0/24\"\nreason = \"our probes\"\n"),
+    );
+    let released = place.json(0, &["run", "--release-held", "--output", "json"]);
+    assert_eq!((&released["revoked"], &released["restored"], &released["alarms"]), (&json!(1), &json!(2), &json!([])));
+    assert_eq!(place.query("SELECT session_id FROM active_revocations"), [json!({"session_id": "SharedSess01"})]);
+}
+
 /// Beside each detector, small logs that it must catch, that come close, and that it must let pass.
 #[test]
 fn each_detector_catches_what_it_must_and_nothing_that_comes_close() {

@@ -1,4 +1,0 @@
--- Activity of the sessions that are blocked automatically: what the allow-list may speak for.
-SELECT session_id, network, asn, user_agent, referer_host, minute, requests
-FROM activity
-WHERE session_id IN (SELECT session_id FROM active_revocations WHERE origin = 'auto')
