@@ -1,5 +1,5 @@
--- Who used the sessions that were found in a window, and from where: of each session the five networks, countries, operators and
--- user agents that fetched most, ties by name.
+-- Who used the sessions that were found in a window, and from where: of each session the five networks, countries, operators,
+-- devices and user agents that fetched most, ties by name.
 -- In:  activity of the window; found, with the sessions.
 -- Out: a row each, in that order. `different` is how many there are.
 WITH used AS (
@@ -27,6 +27,11 @@ parts AS (
         SUM(segments) AS segments, SUM(requests) AS requests, MIN(first_seen) AS first_seen, MAX(last_seen) AS last_seen
     FROM used
     GROUP BY session_id, user_agent
+    UNION ALL
+    SELECT session_id, 'devices' AS what, device AS value, CAST(NULL AS VARCHAR) AS country, CAST(NULL AS BIGINT) AS asn, CAST(NULL AS VARCHAR) AS network_type,
+        SUM(segments) AS segments, SUM(requests) AS requests, MIN(first_seen) AS first_seen, MAX(last_seen) AS last_seen
+    FROM used
+    GROUP BY session_id, device
 ),
 ranked AS (
     SELECT
