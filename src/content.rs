@@ -82,6 +82,16 @@ pub fn segment(path: &str) -> Option<i64> {
     Some((hash.finish() >> 1) as i64)
 }
 
+/// The codes of ISO 639-1, and those of ISO 639-2 of the languages that films are dubbed in, with "undetermined" and "multiple".
+const LANGUAGES: &str = "aa ab ae af ak am an ar as av ay az ba be bg bi bm bn bo br bs ca ce ch co cr cs cu cv cy da de dv dz \
+    ee el en eo es et eu fa ff fi fj fo fr fy ga gd gl gn gu gv ha he hi ho hr ht hu hy hz ia id ie ig ii ik io is it iu ja jv ka \
+    kg ki kj kk kl km kn ko kr ks ku kv kw ky la lb lg li ln lo lt lu lv mg mh mi mk ml mn mr ms mt my na nb nd ne ng nl nn no nr nv \
+    ny oc oj om or os pa pi pl ps pt qu rm rn ro ru rw sa sc sd se sg si sk sl sm sn so sq sr ss st su sv sw ta te tg th ti tk tl tn \
+    to tr ts tt tw ty ug uk ur uz ve vi vo wa wo xh yi yo za zh zu \
+    alb ara arm baq ben bos bul bur cat ces chi cze dan deu dut ell eng est eus fas fin fra fre geo ger glg gre heb hin hrv hun ice \
+    ind isl ita jpn kan kaz khm kor lav lit mac mal mar may msa mul nld nob nor per pol por ron rum rus slk slo slv spa srp swe tam \
+    tel tgl tha tur ukr und urd uzb vie zho";
+
 /// Whether a folder's name tells a rendition apart rather than an asset.
 fn is_rendition(folder: &str) -> bool {
     const WORDS: [&str; 22] = [
@@ -135,7 +145,7 @@ fn is_rendition(folder: &str) -> bool {
     };
     let of_language = |rest: &str| {
         let tongue = rest.strip_prefix(['-', '_']).and_then(|rest| rest.split(['-', '_']).next());
-        tongue.is_some_and(|tongue| matches!(tongue.len(), 2 | 3) && tongue.bytes().all(|b| b.is_ascii_lowercase()))
+        tongue.is_some_and(|tongue| LANGUAGES.split_ascii_whitespace().any(|known| known == tongue))
     };
     WORDS.contains(&lower.as_str())
         || SPOKEN.iter().any(|word| lower.strip_prefix(word).is_some_and(of_language))

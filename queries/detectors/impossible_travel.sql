@@ -6,7 +6,7 @@
 -- every = "15m"
 -- ttl = "1h"
 -- scope = "session"
--- false_positives = "two lines of one viewer beside an unknown VPN, placed wrongly by the GeoIP file"
+-- false_positives = "a company that spreads its connections over exits of three providers, far apart; three lines of one viewer (an IPv6 tunnel, a phone whose carrier is not known as one) that the GeoIP file puts far apart"
 --
 -- [params]
 -- # What is nearer together may be one place: GeoIP files are wrong by hundreds of kilometres, beyond what they admit.
@@ -17,8 +17,6 @@
 -- min_jumps = 4
 -- # ... between the lines of so many operators: one viewer has a line, a phone, perhaps a VPN.
 -- min_operators = 3
--- # Where the GeoIP file does not say how wrong it is, in kilometres.
--- unknown_accuracy_km = 100
 --
 -- [least]
 -- min_km = 1
@@ -29,7 +27,8 @@
 -- [thresholds]
 -- jumps = "min_jumps"
 -- operators = "min_operators"
--- # Only where the GeoIP file has coordinates. Carriers, relays, VPNs and servers are nowhere.
+-- # Only where the GeoIP file has coordinates and says how exact they are (without that, a place may be the middle of a
+-- # country), and where operators are known. Carriers, relays, VPNs and servers are nowhere.
 WITH sightings AS (
     SELECT
         session_id,
@@ -38,11 +37,11 @@ WITH sightings AS (
         minute,
         MIN(latitude) AS latitude,
         MIN(longitude) AS longitude,
-        MAX(COALESCE(accuracy_km, $unknown_accuracy_km)) AS accuracy_km,
+        MAX(accuracy_km) AS accuracy_km,
         EXTRACT(EPOCH FROM MIN(first_seen)) AS first_seen,
         EXTRACT(EPOCH FROM MAX(last_seen)) AS last_seen
     FROM activity
-    WHERE segments > 0 AND latitude IS NOT NULL AND longitude IS NOT NULL AND asn IS NOT NULL AND network_type IS NULL
+    WHERE segments > 0 AND latitude IS NOT NULL AND longitude IS NOT NULL AND accuracy_km IS NOT NULL AND asn IS NOT NULL AND network_type IS NULL
     GROUP BY session_id, asn, network, minute
 ),
 steps AS (

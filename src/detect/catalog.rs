@@ -82,7 +82,7 @@ pub async fn load(config: &Config, engine: &Engine) -> Result<Vec<Detector>, Cat
         let mut detector = file
             .with_settings(&settings)
             .map_err(|message| CatalogError::Settings { name: file.name.clone(), message })?;
-        detector.tables = match BUILT_IN.iter().any(|(name, _)| *name == file.name) {
+        detector.tables = match is_built_in(&file.name) {
             // A test has compiled them.
             true => tables_of(&engine.session(), &file.sql).map_err(|error| DetectorError {
                 path: file.path.clone(),
@@ -116,6 +116,11 @@ fn read_folder(folder: &Path) -> Result<Vec<Result<DetectorFile, DetectorError>>
         files.push(DetectorFile::parse(&name, &path.display().to_string(), &text));
     }
     Ok(files)
+}
+
+/// Whether a detector comes with the program.
+pub fn is_built_in(name: &str) -> bool {
+    BUILT_IN.iter().any(|(built_in, _)| *built_in == name)
 }
 
 /// Registers each list as a table with one column `value`.

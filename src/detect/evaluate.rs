@@ -33,7 +33,7 @@ pub struct Detection {
     pub detectors: BTreeMap<String, DetectorStats>,
     /// Sessions that were active in the evaluated windows.
     pub sessions: u64,
-    /// How many sessions with new rows each evaluated window held, by its end.
+    /// How many sessions with new rows the evaluated windows held, by their ends, of each the longest.
     pub sessions_by_end: BTreeMap<DateTime<Utc>, u64>,
     /// What the allow-list took out of what was evaluated; its sessions once each.
     pub spared: Spared,
@@ -213,8 +213,9 @@ async fn evaluate(
                         continue;
                     }
                 };
-                if detector.scope == Scope::Session {
-                    detection.sessions_by_end.insert(window.end, sessions.len() as u64);
+                if detector.scope == Scope::Session && !detector.scores_only {
+                    let most = detection.sessions_by_end.entry(window.end).or_default();
+                    *most = (*most).max(sessions.len() as u64);
                 }
                 let started = Instant::now();
                 let result = run(engine, statements.detector(index), detector, window, &rows, run_id).await;

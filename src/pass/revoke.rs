@@ -91,24 +91,24 @@ pub async fn record(
     let blocks: Vec<Event> = fetch(&session, STANDING_BLOCKS, vec![]).await?;
     let held: Vec<Event> = fetch(&session, HELD, vec![]).await?;
     let automatic = blocks.iter().filter(|block| block.origin == Origin::Auto).chain(&held);
-    let automatic = automatic.map(|event| event.session_id.as_str());
-    let spoken_for = spoken_for(warden, &session, automatic, now).await?;
+    let anew = Anew::look(warden, &session, automatic.map(|event| event.session_id.as_str()), now).await?;
     for block in &blocks {
         if block.expires_at.is_some_and(|expires_at| expires_at <= now) {
             recorder.expire(block);
         } else if block.origin == Origin::Auto
-            && let Some(reason) = spared(warden, &session, block, &spoken_for, now).await?
+            && let Some(reason) = spared(warden, block, &anew, now)
         {
             recorder.restore(block, reason);
         }
     }
     let blocked: HashSet<&str> = blocks.iter().map(|block| block.session_id.as_str()).collect();
     for event in held.iter().filter(|event| !blocked.contains(event.session_id.as_str())) {
-        if let Some(reason) = spared(warden, &session, event, &spoken_for, now).await? {
+        if let Some(reason) = spared(warden, event, &anew, now) {
             recorder.restore(event, reason);
         }
     }
 
+    let mut unsure = None;
     if decided < evaluated || release_held {
         let parameters =
             vec![("after", ScalarValue::Int64(Some(decided))), ("held", ScalarValue::Boolean(Some(release_held)))];
@@ -116,7 +116,7 @@ pub async fn record(
         let policy = Policy::new(&warden.config.guard, &warden.detectors, &warden.config.allow);
         let mut first_blocks: Vec<(Draft, bool)> = Vec::new();
         let mut cases = cases(&session, &recorder.events).await?;
-        look_again(warden, &session, &mut cases, &policy, now).await?;
+        unsure = look_again(warden, &session, &mut cases, &policy, now).await?;
         for case in cases {
             let was_held = case.standing.held;
             match propose(&case.session_id, &case.findings, &case.standing, &case.facts, &policy, now) {
@@ -156,6 +156,13 @@ pub async fn record(
         }
     }
 
+    if let Some((why, sessions)) = &unsure {
+        alarms.push(format!(
+            "{} sessions are not decided on, as what the allow-list leaves of them may not suffice ({}): {why}",
+            sessions.len(),
+            sessions.join(", ")
+        ));
+    }
     let settled: HashSet<&str> = recorder.events.iter().map(|event| event.session_id.as_str()).collect();
     let waiting = held.iter().filter(|held| !settled.contains(held.session_id.as_str())).count();
     if waiting > 0 {
@@ -164,98 +171,102 @@ pub async fn record(
         ));
     }
     let events = recorder.events;
-    if !events.is_empty() || decided < evaluated {
+    // Who waits is decided on again by the next run.
+    let progress = (decided < evaluated && unsure.is_none()).then(|| Transaction::new("decide", evaluated));
+    if !events.is_empty() || progress.is_some() {
         let batch = match events.is_empty() {
             true => vec![],
             false => vec![rows::encode(Table::Revocations.schema().stored(), &events).map_err(RecordError::Rows)?],
         };
-        store.append(Table::Revocations, batch, &[Transaction::new("decide", evaluated)]).await?;
+        store.append(Table::Revocations, batch, progress.as_slice()).await?;
     }
     Ok(Recorded { events, alarms })
 }
 
-/// Of these sessions those with requests that the allow-list takes out.
-async fn spoken_for(
-    warden: &Warden,
-    session: &SessionContext,
-    asked: impl Iterator<Item = &str>,
-    now: DateTime<Utc>,
-) -> Result<HashSet<String>, RecordError> {
-    let allow = &warden.config.allow;
-    let mut spared = Spared::default();
-    let asked = rows::texts_batch("session_id", asked);
-    if allow.takes_requests(now) && asked.num_rows() > 0 {
+/// What detectors say now of sessions with requests that the allow-list takes out: findings may be older than its entries.
+#[derive(Default)]
+struct Anew {
+    /// The sessions that were looked at, with what was found.
+    findings: HashMap<String, Vec<Finding>>,
+    /// A detector failed, and why. What the others find counts, its silence speaks for nobody.
+    incomplete: Option<String>,
+}
+
+impl Anew {
+    /// Looks at those of the sessions that the allow-list speaks for.
+    async fn look(
+        warden: &Warden,
+        session: &SessionContext,
+        asked: impl Iterator<Item = &str>,
+        now: DateTime<Utc>,
+    ) -> Result<Anew, RecordError> {
+        let allow = &warden.config.allow;
+        let asked = rows::texts_batch("session_id", asked);
+        if !allow.takes_requests(now) || asked.num_rows() == 0 {
+            return Ok(Anew::default());
+        }
         replace(session, "asked", asked.schema(), vec![asked])
             .map_err(|error| query_error(ACTIVITY_OF_ASKED, error))?;
+        let mut spared = Spared::default();
         let (_, batches) = collect(session, ACTIVITY_OF_ASKED, vec![]).await?;
         for batch in &batches {
             allow.filter(batch, now, &mut spared).map_err(RecordError::Rows)?;
         }
+        let mut findings: HashMap<String, Vec<Finding>> =
+            spared.sessions.into_iter().map(|session| (session, Vec::new())).collect();
+        if findings.is_empty() {
+            return Ok(Anew::default());
+        }
+        let looked_at: BTreeSet<&str> = findings.keys().map(String::as_str).collect();
+        let (found, failures) =
+            look_at(&warden.engine, session, &warden.detectors, &warden.config, &looked_at, now).await?;
+        for finding in found {
+            findings.entry(finding.session_id.clone()).or_default().push(finding);
+        }
+        Ok(Anew { findings, incomplete: failures.into_iter().next() })
     }
-    Ok(spared.sessions.into_iter().collect())
 }
 
-/// Findings may be older than an entry of the allow-list, as those of a session that is held: what would be blocked and has
-/// requests that an entry takes out is judged by what detectors say now. A session that cannot be looked at waits.
+/// What would be blocked and has requests that the allow-list takes out, as a session that was held before there was the
+/// entry, is judged by what detectors say now. While a detector fails: why, and the sessions for which that does not suffice.
 async fn look_again(
     warden: &Warden,
     session: &SessionContext,
-    cases: &mut Vec<Case>,
+    cases: &mut [Case],
     policy: &Policy<'_>,
     now: DateTime<Utc>,
-) -> Result<(), RecordError> {
-    let would_block = |case: &&Case| {
+) -> Result<Option<(String, Vec<String>)>, RecordError> {
+    let would_block = |case: &Case| {
         let proposal = propose(&case.session_id, &case.findings, &case.standing, &case.facts, policy, now);
         matches!(proposal, Some(Proposal::Block(_) | Proposal::Extend(_)))
     };
-    let asked = cases.iter().filter(would_block).map(|case| case.session_id.as_str());
-    let spoken_for = spoken_for(warden, session, asked, now).await?;
-    if spoken_for.is_empty() {
-        return Ok(());
+    let asked = cases.iter().filter(|case| would_block(case)).map(|case| case.session_id.as_str());
+    let mut anew = Anew::look(warden, session, asked, now).await?;
+    let mut unsure = Vec::new();
+    for case in cases {
+        if let Some(findings) = anew.findings.remove(&case.session_id) {
+            case.findings = findings;
+            if anew.incomplete.is_some() && !would_block(case) {
+                unsure.push(case.session_id.clone());
+            }
+        }
     }
-    let looked_at: BTreeSet<&str> = spoken_for.iter().map(String::as_str).collect();
-    let (found, failures) =
-        look_at(&warden.engine, session, &warden.detectors, &warden.config, &looked_at, now).await?;
-    if !failures.is_empty() {
-        cases.retain(|case| !spoken_for.contains(&case.session_id));
-        return Ok(());
-    }
-    let mut findings: HashMap<String, Vec<Finding>> = HashMap::new();
-    for finding in found {
-        findings.entry(finding.session_id.clone()).or_default().push(finding);
-    }
-    for case in cases.iter_mut().filter(|case| spoken_for.contains(&case.session_id)) {
-        case.findings = findings.remove(&case.session_id).unwrap_or_default();
-    }
-    Ok(())
+    Ok(anew.incomplete.map(|why| (why, unsure)).filter(|(_, unsure)| !unsure.is_empty()))
 }
 
-/// Why the allow-list ends a block, or lets a held session go: it names the session, or nothing that suffices is left without the requests that it takes out.
-async fn spared(
-    warden: &Warden,
-    session: &SessionContext,
-    block: &Event,
-    spoken_for: &HashSet<String>,
-    now: DateTime<Utc>,
-) -> Result<Option<String>, RecordError> {
+/// Why the allow-list ends a block, or lets a held session go: it names the session, or nothing that suffices is left without
+/// the requests that it takes out.
+fn spared(warden: &Warden, block: &Event, anew: &Anew, now: DateTime<Utc>) -> Option<String> {
     let config = &warden.config;
     if let Some(allow) = config.allow.of_session(&block.session_id, now) {
-        return Ok(Some(format!("allowed: {}", allow.reason)));
+        return Some(format!("allowed: {}", allow.reason));
     }
     let policy = Policy::new(&config.guard, &warden.detectors, &config.allow);
     // A mode that is lowered lifts the block for as long as it is, not for good.
     let lowered = policy.mode_of_block(block.mode, block.detector.as_deref().unwrap_or_default()) < block.mode;
-    if lowered || !spoken_for.contains(&block.session_id) {
-        return Ok(None);
-    }
-    let of_block = BTreeSet::from([block.session_id.as_str()]);
-    let (findings, failures) = look_at(&warden.engine, session, &warden.detectors, config, &of_block, now).await?;
-    // The silence of a detector that failed speaks for nobody.
-    if !failures.is_empty() {
-        return Ok(None);
-    }
-    let left = verdict(&findings, &Standing::default(), &policy).is_some_and(|verdict| verdict.mode >= block.mode);
-    Ok((!left).then(|| "nothing that suffices is left without the requests that the allow-list takes out".to_owned()))
+    let findings = anew.findings.get(&block.session_id).filter(|_| !lowered && anew.incomplete.is_none())?;
+    let left = verdict(findings, &Standing::default(), &policy).is_some_and(|verdict| verdict.mode >= block.mode);
+    (!left).then(|| "nothing that suffices is left without the requests that the allow-list takes out".to_owned())
 }
 
 /// Loads the sessions of the table `candidates`, in order of their ids. `pending` are events of this pass that are not stored yet.

@@ -22,7 +22,7 @@ use super::{Revocation, suffices};
 use crate::config::Mode;
 use crate::decide::{Policy, Proposal, propose};
 use crate::detect::file::{Detector, Strength};
-use crate::detect::{Finding, PACE_TABLE, look_at};
+use crate::detect::{Finding, PACE_TABLE, catalog, look_at};
 use crate::engine::{Engine, Sql, fetch, replace, select, sql};
 use crate::history::Standing;
 use crate::ingest::tick;
@@ -38,6 +38,10 @@ const OBJECTS: Sql = sql!("replay/objects.sql");
 const BATCHES_OF: Sql = sql!("replay/batches_of.sql");
 const FIRST_SHARED: Sql = sql!("replay/first_shared.sql");
 const AS_OF: Sql = sql!("replay/as_of.sql");
+
+/// Passes that are gone through when the first with enough would not have blocked: its token had expired, say, and the one
+/// that was refreshed came with the next logs.
+const LATER_PASSES: usize = 30;
 
 /// What an object's name or clock may be wrong by.
 const CLOCK_ERROR: TimeDelta = TimeDelta::minutes(1);
@@ -129,17 +133,21 @@ pub async fn follow(
         .detectors
         .iter()
         .filter(|detector| detector.mode == Mode::Enforce && speaking.contains(detector.name.as_str()))
-        .map(|detector| Detector { scores_only: true, others_by_pace: detector.reads(PACE_TABLE), ..detector.clone() })
+        .map(|detector| Detector {
+            scores_only: true,
+            others_by_pace: catalog::is_built_in(&detector.name) && detector.reads(PACE_TABLE),
+            ..detector.clone()
+        })
         .collect();
     let lag = TimeDelta::milliseconds((delivery.lag_seconds.median.unwrap_or(0.0) * 1_000.0) as i64);
     let decided =
         revocations.iter().map(|revocation| (revocation.session_id.as_str(), revocation.decided_at + lag)).collect();
-    let passes = Passes { warden, store, policy, detectors, of_batch };
+    let passes = Passes { warden, store, policy, detectors, now, of_batch };
     let proposals = passes.search(&session, &decided, stage).await?;
     let mut times = Vec::new();
     for revocation in revocations.iter_mut() {
         match proposals.get(&revocation.session_id) {
-            Some((at, Proposal::Block(_))) => {
+            Some((at, Outcome::Block)) => {
                 revocation.blocked_at = Some(*at);
                 delivery.blocked += 1;
                 times.extend(revocation.shared_at.map(|shared_at| seconds(*at - shared_at)));
@@ -147,9 +155,7 @@ pub async fn follow(
             other => {
                 delivery.not_blocked += 1;
                 revocation.not_blocked = Some(match other {
-                    Some((at, Proposal::Observe(draft))) => {
-                        format!("{}: {}", crate::time::rfc3339(*at), draft.reason)
-                    }
+                    Some((at, Outcome::Not(reason))) => format!("{}: {reason}", crate::time::rfc3339(*at)),
                     _ => "what had come never sufficed".to_owned(),
                 });
             }
@@ -189,8 +195,17 @@ fn implausible(objects: &[Arrived]) -> Option<String> {
     })
 }
 
+/// What a pass that had enough would have done.
+#[derive(Clone, Debug, PartialEq)]
+enum Outcome {
+    Block,
+    /// It would not have blocked, and why. A later one may.
+    Not(String),
+}
+
 /// The search of one session.
-struct Search<T> {
+#[derive(Default)]
+struct Search {
     /// The passes that saw new rows of it, each with the last batch that it saw.
     passes: Vec<(DateTime<Utc>, i64)>,
     /// The first pass that suffices is one of `low..=high`.
@@ -199,16 +214,12 @@ struct Search<T> {
     /// The pass that is looked at first: what decided should have come by then.
     guess: Option<usize>,
     /// What `high` came to, once that was looked at.
-    at_high: Option<T>,
+    at_high: Option<Outcome>,
+    /// The passes after the first that suffices, which are gone through one by one while none blocks.
+    later: usize,
 }
 
-impl<T> Default for Search<T> {
-    fn default() -> Self {
-        Search { passes: Vec::new(), low: 0, high: 0, guess: None, at_high: None }
-    }
-}
-
-impl<T> Search<T> {
+impl Search {
     /// A pass saw new rows of it. They come in order.
     fn saw(&mut self, pass: DateTime<Utc>, batch: i64) {
         match self.passes.last_mut() {
@@ -223,14 +234,22 @@ impl<T> Search<T> {
         match &self.at_high {
             _ if self.low < self.high => Some(self.guess.unwrap_or(self.low.midpoint(self.high))),
             None if self.low == self.high => Some(self.high),
+            Some(Outcome::Not(_)) if self.later < LATER_PASSES => {
+                Some(self.high + 1 + self.later).filter(|place| *place < self.passes.len())
+            }
             _ => None,
         }
     }
 
     /// Takes what a pass came to: nothing, if what had come by then did not suffice.
-    fn take(&mut self, place: usize, outcome: Option<T>) {
+    fn take(&mut self, place: usize, outcome: Option<Outcome>) {
         self.guess = None;
         match outcome {
+            // Enough came before, and that pass did not block.
+            Some(Outcome::Block) if place > self.high => {
+                (self.low, self.high, self.at_high) = (place, place, Some(Outcome::Block));
+            }
+            _ if place > self.high => self.later += 1,
             None => self.low = place + 1,
             outcome => (self.high, self.at_high) = (place, outcome),
         }
@@ -243,6 +262,8 @@ struct Passes<'a> {
     store: &'a dyn Store,
     policy: &'a Policy<'a>,
     detectors: Vec<Detector>,
+    /// Which entries of the allow-list are in force, as for the replay itself.
+    now: DateTime<Utc>,
     /// Of each batch the pass that first saw it.
     of_batch: BTreeMap<i64, DateTime<Utc>>,
 }
@@ -255,14 +276,14 @@ impl Passes<'_> {
         session: &SessionContext,
         decided: &HashMap<&str, DateTime<Utc>>,
         stage: &Stage,
-    ) -> anyhow::Result<HashMap<String, (DateTime<Utc>, Proposal)>> {
+    ) -> anyhow::Result<HashMap<String, (DateTime<Utc>, Outcome)>> {
         #[derive(Deserialize)]
         struct Row {
             session_id: String,
             batch: i64,
         }
         let batches: Vec<Row> = fetch(session, BATCHES_OF, vec![]).await?;
-        let mut searches: BTreeMap<String, Search<Proposal>> = BTreeMap::new();
+        let mut searches: BTreeMap<String, Search> = BTreeMap::new();
         for Row { session_id, batch } in batches {
             let Some(pass) = self.of_batch.get(&batch) else { continue };
             searches.entry(session_id).or_default().saw(*pass, batch);
@@ -275,7 +296,7 @@ impl Passes<'_> {
         stage.set_total(u64::from(most.max(1).ilog2()) + 2);
         loop {
             stage.advance(1);
-            let next = |(id, search): (&String, &Search<Proposal>)| Some((id.clone(), search.next()?));
+            let next = |(id, search): (&String, &Search)| Some((id.clone(), search.next()?));
             let probes: BTreeMap<String, usize> = searches.iter().filter_map(next).collect();
             if probes.is_empty() {
                 break;
@@ -297,15 +318,14 @@ impl Passes<'_> {
 
     /// What passes would have done with some sessions, each at a time of its own, from what had come by its last batch; nothing
     /// where that did not suffice.
-    async fn judge(&self, at: &BTreeMap<&str, (DateTime<Utc>, i64)>) -> anyhow::Result<HashMap<String, Proposal>> {
+    async fn judge(&self, at: &BTreeMap<&str, (DateTime<Utc>, i64)>) -> anyhow::Result<HashMap<String, Outcome>> {
         let engine = &self.warden.engine;
         let then = AsOf { engine, store: self.store, cutoffs: cutoffs(at) };
         let session = engine.session_over(&then, DateTime::UNIX_EPOCH).await?;
         candidates(&session, at.keys().copied())?;
-        let last = at.values().map(|(pass, _)| *pass).max().unwrap_or_default();
         let looked_at: BTreeSet<&str> = at.keys().copied().collect();
         let (found, failures) =
-            look_at(engine, &session, &self.detectors, &self.warden.config, &looked_at, last).await?;
+            look_at(engine, &session, &self.detectors, &self.warden.config, &looked_at, self.now).await?;
         for failure in failures {
             tracing::warn!("time to block: {}", crate::text::printable(&failure));
         }
@@ -322,9 +342,12 @@ impl Passes<'_> {
             if suffices(&id, &findings, &case.facts, self.policy).is_none() {
                 continue;
             }
-            if let Some(proposal) = propose(&id, &findings, &Standing::default(), &case.facts, self.policy, *pass) {
-                outcomes.insert(id, proposal);
-            }
+            let outcome = match propose(&id, &findings, &Standing::default(), &case.facts, self.policy, *pass) {
+                Some(Proposal::Observe(draft)) => Outcome::Not(draft.reason),
+                Some(_) => Outcome::Block,
+                None => continue,
+            };
+            outcomes.insert(id, outcome);
         }
         Ok(outcomes)
     }
@@ -428,15 +451,19 @@ mod tests {
                     search.guess = guess;
                     let mut looked_at = 0;
                     while let Some(place) = search.next() {
-                        search.take(place, (place >= first).then_some(place));
+                        search.take(place, (place >= first).then_some(Outcome::Block));
                         looked_at += 1;
                     }
-                    assert_eq!((search.high, search.at_high), (first, Some(first)), "{passes} {first} {guess:?}");
+                    assert_eq!(
+                        (search.high, search.at_high),
+                        (first, Some(Outcome::Block)),
+                        "{passes} {first} {guess:?}"
+                    );
                     assert!(looked_at <= passes.ilog2() + 4, "{looked_at} of {passes}");
                 }
             }
         }
-        let mut never: Search<()> = Search::default();
+        let mut never = Search::default();
         never.saw(at(0), 1);
         never.saw(at(0), 2);
         never.saw(at(3), 3);
@@ -445,5 +472,22 @@ mod tests {
             never.take(place, None);
         }
         assert!(never.at_high.is_none());
+    }
+
+    #[test]
+    fn a_later_pass_may_block_where_the_first_with_enough_does_not() {
+        let found = |blocks_from: usize| {
+            let mut search = Search::default();
+            (0..60).for_each(|pass| search.saw(at(pass), pass));
+            while let Some(place) = search.next() {
+                let outcome = if place >= blocks_from { Outcome::Block } else { Outcome::Not("expired".into()) };
+                search.take(place, (place >= 20).then_some(outcome));
+            }
+            (search.high, search.at_high)
+        };
+        assert_eq!(found(20), (20, Some(Outcome::Block)));
+        assert_eq!(found(21), (21, Some(Outcome::Block)));
+        assert_eq!(found(29), (29, Some(Outcome::Block)));
+        assert_eq!(found(60), (20, Some(Outcome::Not("expired".into()))));
     }
 }

@@ -128,7 +128,9 @@ pub async fn replay(warden: &Warden, request: &Request<'_>, now: DateTime<Utc>) 
     let mut detectors = warden.detectors.clone();
     detectors.extend(grid.trials.iter().cloned());
     if request.report {
-        detectors.extend(warden.detectors.iter().map(report::near_misses));
+        // What decides nothing finds too many to keep.
+        let enforced = warden.detectors.iter().filter(|detector| detector.mode >= Mode::Count);
+        detectors.extend(enforced.map(report::near_misses));
     }
     let stage = if request.progress { Stage::steps("detect") } else { Stage::hidden() };
     let run_id = uuid::Uuid::new_v4().to_string();
@@ -156,8 +158,9 @@ pub async fn replay(warden: &Warden, request: &Request<'_>, now: DateTime<Utc>) 
     let evaluation = request.labels.map(|labels| labels.evaluate(&revocations, &findings, &warden.detectors));
     let logs = (ingested.facts.counts.rows, sessions);
     let changes = request.baseline.map(|baseline| baseline.changes(&revocations, logs, request.labels));
-    let sweep = grid.combinations.iter().map(|tried| swept(tried, &cases, &tried_cases, &policy, request.labels));
-    let sweep = sweep.collect();
+    let before = revocations.iter().map(|revocation| revocation.session_id.as_str()).collect();
+    let row = |tried: &Combination| swept(tried, &cases, &tried_cases, &before, &policy, request.labels);
+    let sweep = grid.combinations.iter().map(row).collect();
     let insight = match request.report {
         true => Some(report::Insight::gather(warden, &session, &revocations, &findings, &tried, request.labels).await?),
         false => None,
@@ -261,11 +264,26 @@ fn swept(
     combination: &Combination,
     cases: &[Case],
     tried: &Tried,
+    before: &HashSet<&str>,
     policy: &Policy<'_>,
     labels: Option<&Labels>,
 ) -> Swept {
+    // Whoever no swept detector has found, in any setting, is judged as before.
+    let speaks_of = |case: &Case| {
+        case.findings.iter().any(|finding| combination.trial_of.contains_key(&finding.detector))
+            || combination
+                .trial_of
+                .values()
+                .any(|trial| tried.get(trial).is_some_and(|found| found.contains_key(&case.session_id)))
+    };
     let mut blocked: HashSet<&str> = HashSet::new();
     for case in cases {
+        if !speaks_of(case) {
+            if before.contains(case.session_id.as_str()) {
+                blocked.insert(&case.session_id);
+            }
+            continue;
+        }
         let others = case.findings.iter().filter(|finding| !combination.trial_of.contains_key(&finding.detector));
         let of_trials =
             combination.trial_of.values().filter_map(|trial| tried.get(trial)?.get(&case.session_id)).flatten();

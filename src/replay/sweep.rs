@@ -157,15 +157,16 @@ impl Grid {
                 return Err(UsageError(format!("--sweep {} is there twice", sweep.name())));
             }
         }
-        let count: usize = sweeps.iter().map(|sweep| sweep.values.len()).product();
-        if count > MAX_COMBINATIONS {
-            return Err(UsageError(format!(
-                "the sweeps make {count} combinations, more than {MAX_COMBINATIONS}; take longer steps"
-            )));
-        }
         if sweeps.is_empty() {
             return Ok(grid);
         }
+        let count = sweeps
+            .iter()
+            .try_fold(1usize, |count, sweep| count.checked_mul(sweep.values.len()))
+            .filter(|count| *count <= MAX_COMBINATIONS)
+            .ok_or_else(|| {
+                UsageError(format!("the sweeps make more than {MAX_COMBINATIONS} combinations; take longer steps"))
+            })?;
         // A trial is one detector with some settings: many combinations share it.
         let mut known: HashMap<(&str, Vec<usize>), String> = HashMap::new();
         for number in 0..count {
@@ -205,9 +206,10 @@ fn trial(detector: &Detector, settings: &[(&Sweep, usize)]) -> Result<Detector, 
     let mut trial = Detector { scores_only: true, ..detector.clone() };
     for (sweep, place) in settings {
         set(&mut trial, &sweep.parameter, &sweep.values[*place])
-            .and_then(|()| check_lengths(trial.window, trial.every))
             .map_err(|message| UsageError(format!("--sweep {}: {message}", sweep.name())))?;
     }
+    check_lengths(trial.window, trial.every)
+        .map_err(|message| UsageError(format!("--sweep {}: {message}", detector.name)))?;
     Ok(trial)
 }
 
@@ -240,8 +242,14 @@ fn set(trial: &mut Detector, parameter: &str, setting: &Setting) -> Result<(), S
         ("window", Setting::Span(span)) => trial.window = *span,
         ("every", Setting::Span(span)) => trial.every = *span,
         ("window" | "every", _) => return Err(format!("{parameter} is a length of time, as 30m")),
-        (_, Setting::Parameter(value)) => trial.set(parameter, value)?,
-        (_, Setting::Span(_)) => return Err(format!("{parameter} is no length of time")),
+        (_, Setting::Parameter(value)) if trial.params.contains_key(parameter) => trial.set(parameter, value)?,
+        _ if trial.params.contains_key(parameter) => return Err(format!("{parameter} is no length of time")),
+        _ => {
+            let known: Vec<&str> = trial.params.keys().map(String::as_str).chain(["window", "every"]).collect();
+            let message =
+                format!("there is no parameter {parameter} that can be swept; there are {}", known.join(", "));
+            return Err(did_you_mean(message, parameter, known));
+        }
     }
     Ok(())
 }

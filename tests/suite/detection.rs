@@ -7,7 +7,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use crate::model;
-use crate::support::{Place, fixtures, shared};
+use crate::support::{Place, fixtures, line, shared};
 
 #[test]
 fn replay_finds_every_labelled_pirate_and_no_benign_viewer() {
@@ -447,6 +447,48 @@ fn what_is_held_is_released_only_if_the_allow_list_leaves_enough() {
     let released = place.json(0, &["run", "--release-held", "--output", "json"]);
     assert_eq!((&released["revoked"], &released["restored"], &released["alarms"]), (&json!(1), &json!(2), &json!([])));
     assert_eq!(place.query("SELECT session_id FROM active_revocations"), [json!({"session_id": "SharedSess01"})]);
+}
+
+/// One request with an allowed agent must not save a pirate while some detector fails; but nobody is blocked by what only the
+/// failed one may say.
+#[test]
+fn a_failing_detector_and_an_allow_list_together_save_nobody_and_block_nobody() {
+    let fickle = "-- [detector]\n-- description = \"d\"\n-- family = \"f\"\n-- strength = \"strong\"\n-- window = \"30m\"\n-- every = \"5m\"\n-- ttl = \"1h\"\n\
+                  -- scope = \"session\"\n-- false_positives = \"none\"\nSELECT session_id, CASE WHEN session_id = 'FickleSess01' THEN 2.0 \
+                  WHEN session_id = 'PirateSess01' THEN 1.0 / (COUNT(*) - COUNT(*)) ELSE 1.5 END AS score FROM activity \
+                  WHERE session_id <> 'PirateSess01' OR $broken GROUP BY session_id";
+    let place = Place::new("");
+    fs::create_dir(place.path("mine")).unwrap();
+    let write = |broken: &str| {
+        fs::write(place.path("mine/fickle.sql"), fickle.replace("$broken", broken)).unwrap();
+    };
+    let config = |allow: &str| {
+        let off = "[detectors.secure_media_score]\nmode = \"off\"\n[detect]\nqueries = \"mine\"\n[guard]\nmax_new_revocations = 0\nmax_share = 0.0\n";
+        place.configure("logs", &format!("{off}{allow}"));
+    };
+    write("false");
+    config("");
+    let mut lines = shared("PirateSess01", 20, 10, 12);
+    lines.push(line("20:10:30", "198.18.77.1", "PirateSess01", 900, 200, "Probe/1"));
+    lines.push(line("20:10:30", "198.18.77.2", "FickleSess01", 901, 200, "Probe/1"));
+    place.write_log("E1.2026-11-20-20.aaaa.gz", &lines);
+    assert_eq!(place.json(3, &["run", "--output", "json"])["held"], 2);
+    write("true");
+    config("[[allow]]\nuser_agent = \"Probe/1\"\nreason = \"our probes\"\n");
+    let released = place.json(3, &["run", "--release-held", "--output", "json"]);
+    assert_eq!((&released["revoked"], &released["restored"]), (&json!(1), &json!(0)), "{released}");
+    assert_eq!(place.query("SELECT session_id FROM active_revocations"), [json!({"session_id": "PirateSess01"})]);
+    let alarms = released["alarms"].to_string();
+    assert!(
+        alarms.contains("1 sessions are not decided on")
+            && alarms.contains("FickleSess01")
+            && alarms.contains("fickle.sql"),
+        "{alarms}"
+    );
+    // Once it works again it is seen that nothing is left.
+    write("false");
+    let mended = place.json(0, &["run", "--release-held", "--output", "json"]);
+    assert_eq!((&mended["revoked"], &mended["restored"]), (&json!(0), &json!(1)), "{mended}");
 }
 
 /// Beside each detector, small logs that it must catch, that come close, and that it must let pass.

@@ -187,7 +187,7 @@ fn a_baseline_tells_what_a_change_of_rules_adds_and_removes() {
     let none = compare(
         "[detectors.many_ips]\nmode = \"off\"\n[detectors.concurrent_networks]\nmode = \"off\"\n[detectors.same_segment]\nmode = \"off\"\n\
          [detectors.many_countries]\nmode = \"off\"\n[detectors.country_overlap]\nmode = \"off\"\n[detectors.country_hops]\nmode = \"off\"\n\
-         [detectors.network_fanout]\nmode = \"off\"\n[detectors.media_overrun]\nmode = \"off\"",
+         [detectors.impossible_travel]\nmode = \"off\"\n[detectors.network_fanout]\nmode = \"off\"\n[detectors.media_overrun]\nmode = \"off\"",
         &[],
     );
     assert_eq!(ids(&none["removed"]), ["E8V29tYE59s3", "Jy7EeBkZRV5n", "VMXZAn7w4ZC1", "sv6bxQD8SvB3", "xLTdYFp5qPVV"]);
@@ -214,6 +214,8 @@ fn what_replay_cannot_do_is_refused_before_anything_is_read() {
         (["--sweep", "leaked_token.least=1..2"], "switched on"),
         (["--sweep", "many_ips.window=1m..2m:1m"], "longer"),
         (["--sweep", "many_ips.window=1..2"], "length of time"),
+        (["--sweep", "many_ips.windw=5m..10m"], "did you mean"),
+        (["--sweep", "many_ips.ttl=1h..2h"], "can be swept"),
         (["--baseline", "missing.json"], "missing.json"),
         (["--baseline", "broken.json"], "is not what `replay --output json` prints"),
         (["--report", report.to_str().unwrap()], "cannot be written"),
@@ -223,6 +225,13 @@ fn what_replay_cannot_do_is_refused_before_anything_is_read() {
         assert_eq!((output.code, output.stdout.as_str()), (2, ""), "{arguments:?}: {output:?}");
         assert!(output.stderr.contains(part), "{arguments:?}: {output:?}");
     }
+    let many: Vec<String> = (0..9).map(|n| format!("--sweep=many_ips.x{n}=1..1000")).collect();
+    let many: Vec<&str> = std::iter::once("replay").chain(many.iter().map(String::as_str)).collect();
+    assert!(place.run(&many).stderr.contains("more than 1000 combinations"));
+    // Only together do these two make sense.
+    let both =
+        ["replay", "--sweep", "many_ips.window=2m..4m:1m", "--sweep", "many_ips.every=1m..2m:1m", "--output", "json"];
+    assert_eq!(place.json(0, &both)["sweep"].as_array().unwrap().len(), 6);
     let twice = ["replay", "--sweep", "many_ips.max_networks=4..5", "--sweep", "many_ips.max_networks=6..7"];
     assert!(place.run(&twice).stderr.contains("twice"));
 }

@@ -1,6 +1,6 @@
 //! Which networks used a session when, minute by minute: a drawing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use maud::{Markup, html};
@@ -71,19 +71,18 @@ impl Timeline {
         let end = rows.iter().map(|row| row.minute).max()?;
         let all = (end - start).num_minutes() + 1;
         let mut countries: Vec<Option<String>> = Vec::new();
-        let mut lines: Vec<(Option<String>, Line)> = Vec::new();
+        let mut lines: Vec<Line> = Vec::new();
+        let mut known: HashMap<Option<String>, usize> = HashMap::new();
         for row in rows {
             if !countries.contains(&row.country) {
                 countries.push(row.country.clone());
             }
-            let place = lines.iter().position(|(network, _)| *network == row.network).unwrap_or_else(|| {
-                let line = Line { name: name(&row), country: row.country.clone(), minutes: BTreeMap::new() };
-                lines.push((row.network.clone(), line));
+            let place = *known.entry(row.network.clone()).or_insert_with(|| {
+                lines.push(Line { name: name(&row), country: row.country.clone(), minutes: BTreeMap::new() });
                 lines.len() - 1
             });
-            *lines[place].1.minutes.entry((row.minute - start).num_minutes()).or_default() += row.segments;
+            *lines[place].minutes.entry((row.minute - start).num_minutes()).or_default() += row.segments;
         }
-        let mut lines: Vec<Line> = lines.into_iter().map(|(_, line)| line).collect();
         // Those that fetched most, in order of their coming.
         let mut by_size: Vec<i64> = lines.iter().map(|line| -line.minutes.values().sum::<i64>()).collect();
         by_size.sort_unstable();
