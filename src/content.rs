@@ -135,7 +135,24 @@ fn is_rendition(folder: &str) -> bool {
         "period",
     ];
     const SUFFIXES: [&str; 5] = ["p", "k", "kbps", "mbps", "fps"];
-    // Followed by a language.
+    const TRACKS: [&str; 15] = [
+        "main",
+        "low",
+        "mid",
+        "medium",
+        "high",
+        "mono",
+        "stereo",
+        "surround",
+        "atmos",
+        "aac",
+        "ac3",
+        "eac3",
+        "mp4a",
+        "default",
+        "description",
+    ];
+    // Followed by a language, or by what a track of sound is called.
     const SPOKEN: [&str; 6] = ["audio", "sub", "subs", "subtitles", "captions", "text"];
     let lower = folder.to_ascii_lowercase();
     let is_number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit() || b == b'.' || b == b'x');
@@ -145,7 +162,9 @@ fn is_rendition(folder: &str) -> bool {
     };
     let of_language = |rest: &str| {
         let tongue = rest.strip_prefix(['-', '_']).and_then(|rest| rest.split(['-', '_']).next());
-        tongue.is_some_and(|tongue| LANGUAGES.split_ascii_whitespace().any(|known| known == tongue))
+        tongue.is_some_and(|tongue| {
+            TRACKS.contains(&tongue) || LANGUAGES.split_ascii_whitespace().any(|known| known == tongue)
+        })
     };
     WORDS.contains(&lower.as_str())
         || SPOKEN.iter().any(|word| lower.strip_prefix(word).is_some_and(of_language))
@@ -196,6 +215,7 @@ mod tests {
             "/live/sport1/master.m3u8",
             "/live/sport1/720p/index.m3u8",
             "/live/sport1/720p/seg_000123.ts",
+            "/live/sport1/audio_main/seg_000123.aac",
             "/live/sport1/audio_eng/seg_000123.aac",
             "/live/sport1/subs-de_forced/seg_000123.vtt",
             "/live/sport1/audio_1/seg_000123.aac",

@@ -15,6 +15,8 @@
 -- min_countries = 3
 -- # ... if it was watched from one of them both before and after another, so often.
 -- min_returns = 2
+-- # Servers tell their country only from so many on: one or two may be exits of somebody's VPN.
+-- min_servers = 3
 -- # Strong from so many returns on.
 -- strong_returns = 3
 --
@@ -25,12 +27,19 @@
 -- [thresholds]
 -- countries = "min_countries"
 -- overlapping_pairs = "min_returns"
-WITH minutes AS (
-    SELECT session_id, country, minute, SUM(segments) AS segments
+WITH servers AS (
+    SELECT session_id, COUNT(*) AS servers
+    FROM (SELECT DISTINCT session_id, network FROM activity WHERE network_type = 'hosting' AND segments > 0) AS networks
+    GROUP BY session_id
+),
+minutes AS (
+    SELECT activity.session_id, activity.country, activity.minute, SUM(activity.segments) AS segments
     FROM activity
-    WHERE country IS NOT NULL AND COALESCE(network_type, '') NOT IN ('relay', 'vpn')
-    GROUP BY session_id, country, minute
-    HAVING SUM(segments) >= 2
+    LEFT JOIN servers ON servers.session_id = activity.session_id
+    WHERE activity.country IS NOT NULL AND COALESCE(activity.network_type, '') NOT IN ('relay', 'vpn')
+        AND (COALESCE(activity.network_type, '') <> 'hosting' OR COALESCE(servers.servers, 0) >= $min_servers)
+    GROUP BY activity.session_id, activity.country, activity.minute
+    HAVING SUM(activity.segments) >= 2
 ),
 stays AS (
     SELECT session_id, country, MIN(minute) AS first_minute, MAX(minute) AS last_minute, SUM(segments) AS segments

@@ -15,19 +15,28 @@
 -- strong_countries = 5
 -- # A country counts when so many different segments were fetched from it: watching, not probing.
 -- min_segments = 3
+-- # Servers tell their country only from so many on: one or two may be exits of somebody's VPN.
+-- min_servers = 3
 --
 -- [least]
 -- max_countries = 1
 --
 -- [thresholds]
 -- countries = "max_countries"
-WITH watching AS (
-    SELECT session_id, country, SUM(segments) AS segments, SUM(requests) AS requests
+WITH servers AS (
+    SELECT session_id, COUNT(*) AS servers
+    FROM (SELECT DISTINCT session_id, network FROM activity WHERE network_type = 'hosting' AND segments > 0) AS networks
+    GROUP BY session_id
+),
+watching AS (
+    SELECT activity.session_id, activity.country, SUM(activity.segments) AS segments, SUM(activity.requests) AS requests
     FROM activity
+    LEFT JOIN servers ON servers.session_id = activity.session_id
     -- Where a relay or a VPN comes out says nothing of its users.
-    WHERE country IS NOT NULL AND COALESCE(network_type, '') NOT IN ('relay', 'vpn')
-    GROUP BY session_id, country
-    HAVING SUM(segments) >= $min_segments
+    WHERE activity.country IS NOT NULL AND COALESCE(activity.network_type, '') NOT IN ('relay', 'vpn')
+        AND (COALESCE(activity.network_type, '') <> 'hosting' OR COALESCE(servers.servers, 0) >= $min_servers)
+    GROUP BY activity.session_id, activity.country
+    HAVING SUM(activity.segments) >= $min_segments
 )
 SELECT
     session_id,
