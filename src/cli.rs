@@ -52,6 +52,10 @@ enum Command {
     History(cmd::history::Args),
     /// One session: who used it, from where and when, what each detector says, whether it is blocked and why.
     Explain(cmd::explain::Args),
+    /// Block sessions by hand.
+    Revoke(cmd::by_hand::RevokeArgs),
+    /// End blocks, and let held sessions go; automatic detection leaves them alone for a while.
+    Restore(cmd::by_hand::RestoreArgs),
     /// The WAF rule group: what it should hold, bring it in step, what it holds.
     Waf(cmd::waf::Args),
     /// What the newest logs show: formats, fields, sessions under each scheme, and what is missing.
@@ -126,6 +130,8 @@ async fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Query(args) => cmd::query::run(&cli.common, args).await,
         Command::History(args) => cmd::history::run(&cli.common, args).await,
         Command::Explain(args) => cmd::explain::run(&cli.common, args).await,
+        Command::Revoke(args) => cmd::by_hand::revoke(&cli.common, args).await,
+        Command::Restore(args) => cmd::by_hand::restore(&cli.common, args).await,
         Command::Waf(args) => cmd::waf::run(&cli.common, args).await,
         Command::Check(args) => cmd::check::run(&cli.common, args).await,
     }

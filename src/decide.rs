@@ -14,7 +14,7 @@ use crate::config::{Guard, Mode};
 use crate::detect::Finding;
 use crate::detect::file::{Detector, Strength};
 use crate::detect::window::Window;
-use crate::history::Standing;
+use crate::history::{Origin, Standing};
 use crate::time::Span;
 
 /// The rules of a decision, from the config.
@@ -220,6 +220,12 @@ pub fn propose(
     let token_still_valid = facts.token_expires.is_some_and(|expires| expires > now);
     let hindrance = if let Some(allowed) = policy.allow.of_session(session_id, now) {
         Some(format!("allowed: {}", allowed.reason))
+    } else if let Some(restored_at) = standing.restored_at.filter(|at| now < *at + guard.restore_grace.delta()) {
+        Some(format!(
+            "restored by hand {}, less than guard.restore_grace = {} ago",
+            crate::time::rfc3339(restored_at),
+            guard.restore_grace
+        ))
     } else if verdict.mode == Mode::Observe {
         Some("mode observe".to_owned())
     } else if expires_at <= now {
@@ -250,6 +256,8 @@ pub fn propose(
         return (!said).then(|| Proposal::Observe(draft(expires_at, format!("{because}; not blocked: {hindrance}"))));
     }
     match &standing.active {
+        // A person's word stands until its time is over.
+        Some(active) if active.origin != Origin::Auto => None,
         Some(active) if active.mode >= verdict.mode => {
             (expires_at > active.expires_at).then(|| Proposal::Extend(draft(Some(expires_at), because)))
         }

@@ -86,11 +86,14 @@ pub struct Standing {
     pub observed_until: Option<DateTime<Utc>>,
     /// It was held, and nothing came of it since.
     pub held: bool,
+    /// When a person last restored it, unless one has blocked it since.
+    pub restored_at: Option<DateTime<Utc>>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct Active {
     pub mode: Mode,
+    pub origin: Origin,
     pub expires_at: DateTime<Utc>,
 }
 
@@ -111,8 +114,10 @@ impl Standing {
         }
         match event.event {
             EventKind::Revoked | EventKind::Extended | EventKind::Released => {
-                self.active = event.expires_at.map(|expires_at| Active { mode: event.mode, expires_at });
+                let (mode, origin) = (event.mode, event.origin);
+                self.active = event.expires_at.map(|expires_at| Active { mode, origin, expires_at });
                 self.held = false;
+                self.restored_at = self.restored_at.filter(|_| origin == Origin::Auto);
             }
             EventKind::Expired => {
                 self.active = None;
@@ -121,6 +126,9 @@ impl Standing {
             EventKind::Restored => {
                 self.active = None;
                 self.held = false;
+                if event.origin != Origin::Auto {
+                    self.restored_at = Some(event.time);
+                }
             }
             EventKind::Held => self.held = true,
             EventKind::Observed => {
@@ -197,6 +205,35 @@ impl Recorder<'_> {
             evidence: None,
             expires_at: None,
             ..block.clone()
+        };
+        self.push(event);
+    }
+
+    /// What a person asked for.
+    pub fn by_hand(
+        &mut self,
+        kind: EventKind,
+        session_id: &str,
+        reason: Option<&str>,
+        expires_at: Option<DateTime<Utc>>,
+    ) {
+        let event = Event {
+            time: self.now,
+            sequence: self.next_sequence,
+            event: kind,
+            session_id: session_id.to_owned(),
+            detector: None,
+            score: None,
+            strength: None,
+            evidence: None,
+            reason: Some(reason.unwrap_or("by hand").to_owned()),
+            origin: Origin::Manual,
+            actor: self.actor.to_owned(),
+            mode: Mode::Enforce,
+            window_start: None,
+            window_end: None,
+            expires_at,
+            run_id: self.run_id.to_owned(),
         };
         self.push(event);
     }

@@ -16,6 +16,7 @@
 
 pub mod allow;
 pub mod aws;
+pub mod by_hand;
 pub mod check;
 pub mod cli;
 mod cmd;

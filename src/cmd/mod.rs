@@ -1,5 +1,6 @@
 //! The commands, a file each: arguments in, text or JSON out.
 
+pub mod by_hand;
 pub mod check;
 pub mod daemon;
 pub mod explain;

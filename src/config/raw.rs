@@ -214,6 +214,8 @@ pub struct Guard {
     pub max_age: Span,
     pub ttl_growth: f64,
     pub ttl_max: Span,
+    /// How long a session that a person restored is safe from automatic blocks.
+    pub restore_grace: Span,
     pub enforce_unbound: bool,
     pub enforce_derived: bool,
 }
@@ -227,6 +229,7 @@ impl Default for Guard {
             max_age: Span::hours(6),
             ttl_growth: 2.0,
             ttl_max: Span::hours(24),
+            restore_grace: Span::hours(24),
             enforce_unbound: false,
             enforce_derived: false,
         }

@@ -23,6 +23,10 @@ impl Cmcd {
         Cmcd { grammar }
     }
 
+    pub fn credential(&self, id: &str) -> Option<Credential> {
+        self.grammar.accepts(id).then(|| Credential { component: Component::Cmcd, text: id.to_owned() })
+    }
+
     pub fn identify<'a>(&self, request: &Request<'a>) -> Option<Found<'a>> {
         let id = match &request.cmcd_session {
             Some(sid) => unquoted(sid.trim()).to_owned(),
@@ -31,13 +35,8 @@ impl Cmcd {
         if !self.grammar.accepts(&id) {
             return None;
         }
-        let session = Session {
-            bound: false,
-            derived: false,
-            credential: Some(Credential { component: Component::Cmcd, text: id.clone() }),
-            id,
-            token_expires: None,
-        };
+        let session =
+            Session { bound: false, derived: false, credential: self.credential(&id), id, token_expires: None };
         Some(Found { session, path: Cow::Borrowed(request.path) })
     }
 }

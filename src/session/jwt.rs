@@ -47,6 +47,21 @@ impl Jwt {
         }
     }
 
+    /// Of a whole token.
+    pub fn credential(&self, jwt: &str) -> Option<Credential> {
+        let component = match &self.place {
+            Place::Query(name) => Component::Query(name.clone()),
+            Place::Cookie(name) => Component::Cookie(name.clone()),
+            Place::Header(name) => Component::Header(name.to_ascii_lowercase()),
+            Place::PathSegment(number) => Component::Segment(*number),
+        };
+        let mut parts = jwt.split('.');
+        let (Some(_), Some(_), Some(signature), None) = (parts.next(), parts.next(), parts.next(), parts.next()) else {
+            return None;
+        };
+        token::beginning(signature).map(|text| Credential { component: Component::Token(Box::new(component)), text })
+    }
+
     pub fn identify<'a>(&self, request: &Request<'a>) -> Option<Found<'a>> {
         let mut path = Cow::Borrowed(request.path);
         let (sent, component) = match &self.place {

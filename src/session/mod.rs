@@ -255,6 +255,28 @@ impl Scheme {
         is_checked.then_some(found)
     }
 
+    /// What WAF matches for a session that nobody has seen; none where its id is not enough to tell.
+    pub fn credential_of_id(&self, id: &str) -> Option<Credential> {
+        match &self.kind {
+            Kind::SecureMediaDelivery(scheme) => scheme.credential(id),
+            Kind::Cmcd(scheme) => scheme.credential(id),
+            Kind::Jwt(_) | Kind::Signed(_) | Kind::StreamKey(_) | Kind::Custom(_) => None,
+        }
+    }
+
+    /// What WAF matches of a token, a signature or a key that a person has at hand; none where it is nothing of the kind.
+    pub fn credential_of_text(&self, text: &str) -> Option<Credential> {
+        match &self.kind {
+            Kind::SecureMediaDelivery(scheme) => scheme.credential(text.split('.').next().unwrap_or(text)),
+            Kind::Jwt(scheme) => scheme.credential(text),
+            Kind::Signed(scheme) => scheme.credential(text),
+            Kind::StreamKey(scheme) => scheme.credential(text),
+            Kind::Cmcd(scheme) => scheme.credential(text),
+            // Where it stands is known from requests only.
+            Kind::Custom(_) => None,
+        }
+    }
+
     /// A status with which the edge refuses tokens of this scheme, beside `refused_status`.
     fn refused_status(&self) -> Option<u16> {
         matches!(self.kind, Kind::StreamKey(_)).then_some(stream_key::REFUSED_STATUS)

@@ -24,6 +24,10 @@ impl SecureMediaDelivery {
         SecureMediaDelivery { grammar }
     }
 
+    pub fn credential(&self, id: &str) -> Option<Credential> {
+        self.grammar.accepts(id).then(|| Credential { component: Component::PathStart, text: id.to_owned() })
+    }
+
     /// The session, and the path without the token. The id is the credential: WAF matches `/ID.` at the
     /// path's beginning.
     pub fn identify<'a>(&self, request: &Request<'a>) -> Option<Found<'a>> {
@@ -41,7 +45,7 @@ impl SecureMediaDelivery {
             id: id.to_owned(),
             bound: claims.get("ssn").and_then(Value::as_bool) == Some(true),
             derived: false,
-            credential: Some(Credential { component: Component::PathStart, text: id.to_owned() }),
+            credential: self.credential(id),
             token_expires: token::expires(&claims),
         };
         Some(Found { session, path: Cow::Borrowed(rest) })

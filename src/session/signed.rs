@@ -60,15 +60,29 @@ impl Signed {
         }
     }
 
+    /// Of the signature, the policy and the expiry.
+    fn names(&self) -> [&'static str; 3] {
+        match self.place {
+            Place::Cookie => ["CloudFront-Signature", "CloudFront-Policy", "CloudFront-Expires"],
+            Place::Url => ["Signature", "Policy", "Expires"],
+        }
+    }
+
+    pub fn credential(&self, signature: &str) -> Option<Credential> {
+        let [name, ..] = self.names();
+        let component = match self.place {
+            Place::Cookie => Component::Cookie(name.to_owned()),
+            Place::Url => Component::Query(name.to_owned()),
+        };
+        token::fragment(signature).map(|text| Credential { component, text })
+    }
+
     pub fn identify<'a>(&self, request: &Request<'a>) -> Option<Found<'a>> {
         let value = |name: &str| match self.place {
             Place::Cookie => request.cookie_value(name),
             Place::Url => request.query_value(name),
         };
-        let [signature, policy, expires] = match self.place {
-            Place::Cookie => ["CloudFront-Signature", "CloudFront-Policy", "CloudFront-Expires"],
-            Place::Url => ["Signature", "Policy", "Expires"],
-        };
+        let [signature, policy, expires] = self.names();
         let sent = value(signature).filter(|sent| !sent.is_empty())?;
         let id = match self.id.as_deref().and_then(value).map(decode) {
             Some(id) if self.grammar.accepts(&id) => Some(id.into_owned()),
@@ -77,15 +91,11 @@ impl Signed {
             None => None,
         };
         let derived = id.is_none();
-        let component = match self.place {
-            Place::Cookie => Component::Cookie(signature.to_owned()),
-            Place::Url => Component::Query(signature.to_owned()),
-        };
         let session = Session {
             id: id.unwrap_or_else(|| token::derived_id(&decode(sent))),
             bound: false,
             derived,
-            credential: token::fragment(sent).map(|text| Credential { component, text }),
+            credential: self.credential(sent),
             token_expires: match value(policy) {
                 Some(policy) => token::policy_expires(&decode(policy)),
                 None => value(expires).and_then(token::text_expires),

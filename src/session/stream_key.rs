@@ -20,14 +20,18 @@ pub const REFUSED_STATUS: u16 = 500;
 pub struct StreamKey;
 
 impl StreamKey {
+    pub fn credential(&self, key: &str) -> Option<Credential> {
+        let component = Component::Header(HEADER.to_owned());
+        token::fragment(key).map(|text| Credential { component, text })
+    }
+
     pub fn identify<'a>(&self, request: &Request<'a>) -> Option<Found<'a>> {
         let key = request.header_value(HEADER).filter(|key| !key.is_empty())?;
-        let component = Component::Header(HEADER.to_owned());
         let session = Session {
             id: token::derived_id(&key),
             bound: false,
             derived: true,
-            credential: token::fragment(&key).map(|text| Credential { component, text }),
+            credential: self.credential(&key),
             token_expires: None,
         };
         Some(Found { session, path: Cow::Borrowed(request.path) })

@@ -7,6 +7,7 @@ mod support;
 
 mod aws;
 mod bad_input;
+mod by_hand;
 mod check;
 mod commands;
 mod detection;

@@ -1,0 +1,175 @@
+//! Blocks and releases that a person asked for, in the same history as the automatic ones.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+
+use crate::engine::{Sql, fetch, replace, sql, timestamp};
+use crate::history::{Event, EventKind, Recorder};
+use crate::pass::Warden;
+use crate::rows;
+use crate::schema::Table;
+use crate::session::Scheme;
+use crate::session::component::Credential;
+use crate::store::Store;
+use crate::time::Span;
+
+const STANDING_BLOCKS: Sql = sql!("engine/standing_blocks.sql");
+const HELD: Sql = sql!("engine/held.sql");
+const HISTORY_STATE: Sql = sql!("engine/history_state.sql");
+const WITH_CREDENTIALS: Sql = sql!("engine/with_credentials.sql");
+
+/// Who asks, why, and when.
+#[derive(Clone, Debug)]
+pub struct Order<'a> {
+    pub sessions: &'a BTreeSet<String>,
+    pub reason: Option<&'a str>,
+    /// A person or a program, for the history.
+    pub actor: &'a str,
+    pub now: DateTime<Utc>,
+}
+
+/// What became of an order: the object of `revoke` and `restore` with `--output json`.
+#[derive(Debug, Default, Serialize)]
+pub struct Done {
+    pub sessions: Vec<String>,
+    /// Sessions for which nothing was done, and why.
+    pub refused: BTreeMap<String, String>,
+}
+
+/// A row of the stored table `credentials`.
+#[derive(Serialize)]
+struct CredentialRow<'a> {
+    batch: i64,
+    session_id: &'a str,
+    scheme: &'a str,
+    credential: &'a str,
+    token_expires: Option<DateTime<Utc>>,
+    unknown_expiry: bool,
+    first_seen: DateTime<Utc>,
+    last_seen: DateTime<Utc>,
+    component: String,
+}
+
+/// Blocks sessions for `ttl`, or for as long as they are blocked already, if that is longer. `credentials` are what WAF is to
+/// match for the one session, beside what the logs show of it. The history has one event each; WAF is for the next sync.
+pub async fn revoke(
+    warden: &Warden,
+    store: &dyn Store,
+    order: &Order<'_>,
+    credentials: &[String],
+    ttl: Span,
+) -> anyhow::Result<Done> {
+    #[derive(Deserialize)]
+    struct Known {
+        session_id: String,
+    }
+    let now = order.now;
+    let session = warden.engine.session_over(store, now).await?;
+    let asked = rows::texts_batch("session_id", order.sessions);
+    replace(&session, "asked", asked.schema(), vec![asked])?;
+    let known: Vec<Known> = fetch(&session, WITH_CREDENTIALS, vec![]).await?;
+    let known: HashSet<String> = known.into_iter().map(|row| row.session_id).collect();
+    let blocks: Vec<Event> = fetch(&session, STANDING_BLOCKS, vec![]).await?;
+    let mut recorder = recorder(&session, order).await?;
+    let mut done = Done::default();
+    let mut matched: Vec<(&str, &'static str, Credential)> = Vec::new();
+    for id in order.sessions {
+        let given = credentials_of(&warden.config.sessions, id, credentials);
+        match given {
+            Ok(given) => {
+                matched.extend(given.into_iter().map(|(scheme, credential)| (id.as_str(), scheme, credential)))
+            }
+            Err(_) if credentials.is_empty() && known.contains(id) => {}
+            Err(reason) => {
+                done.refused.insert(id.clone(), reason);
+                continue;
+            }
+        }
+        let until = blocks.iter().find(|block| block.session_id == *id).and_then(|block| block.expires_at);
+        let expires_at = until.unwrap_or(now).max(now + ttl.delta());
+        recorder.by_hand(EventKind::Revoked, id, order.reason, Some(expires_at));
+        done.sessions.push(id.clone());
+    }
+    if !matched.is_empty() {
+        let stored: Vec<CredentialRow> = matched
+            .iter()
+            .map(|(session_id, scheme, credential)| CredentialRow {
+                batch: 0,
+                session_id,
+                scheme,
+                credential: &credential.text,
+                token_expires: None,
+                unknown_expiry: true,
+                first_seen: now,
+                last_seen: now,
+                component: credential.component.to_string(),
+            })
+            .collect();
+        let batch = rows::encode(Table::Credentials.schema().stored(), &stored).map_err(anyhow::Error::msg)?;
+        store.append(Table::Credentials, vec![batch], &[]).await?;
+    }
+    append(store, recorder).await?;
+    Ok(done)
+}
+
+/// Ends the blocks of sessions, or lets them go where they are held. Automatic blocks do not come back for
+/// `[guard] restore_grace`.
+pub async fn restore(warden: &Warden, store: &dyn Store, order: &Order<'_>) -> anyhow::Result<Done> {
+    let session = warden.engine.session_over(store, order.now).await?;
+    let blocks: Vec<Event> = fetch(&session, STANDING_BLOCKS, vec![]).await?;
+    let held: Vec<Event> = fetch(&session, HELD, vec![]).await?;
+    let standing: HashSet<&str> = blocks.iter().chain(&held).map(|event| event.session_id.as_str()).collect();
+    let mut recorder = recorder(&session, order).await?;
+    let mut done = Done::default();
+    for id in order.sessions {
+        if standing.contains(id.as_str()) {
+            recorder.by_hand(EventKind::Restored, id, order.reason, None);
+            done.sessions.push(id.clone());
+        } else {
+            done.refused.insert(id.clone(), "it is neither blocked nor held".to_owned());
+        }
+    }
+    append(store, recorder).await?;
+    Ok(done)
+}
+
+/// What WAF is to match for a session: what was given, or its id where that is the credential. Both as the first scheme that
+/// takes them has it.
+fn credentials_of(schemes: &[Scheme], id: &str, given: &[String]) -> Result<Vec<(&'static str, Credential)>, String> {
+    if given.is_empty() {
+        let own = schemes.iter().find_map(|scheme| Some((scheme.name(), scheme.credential_of_id(id)?)));
+        return own.map(|own| vec![own]).ok_or_else(|| {
+            "no request of it was seen, and its id is not what WAF matches: give a token or signature of it with --credential"
+                .to_owned()
+        });
+    }
+    let of = |text: &String| {
+        let found = schemes.iter().find_map(|scheme| Some((scheme.name(), scheme.credential_of_text(text)?)));
+        found.ok_or_else(|| "--credential is no token, signature or key that a scheme of the config has".to_owned())
+    };
+    given.iter().map(of).collect()
+}
+
+async fn recorder<'a>(
+    session: &datafusion::prelude::SessionContext,
+    order: &Order<'a>,
+) -> anyhow::Result<Recorder<'a>> {
+    #[derive(Deserialize)]
+    struct HistoryState {
+        sequence: i64,
+    }
+    let states: Vec<HistoryState> = fetch(session, HISTORY_STATE, vec![("since", timestamp(order.now))]).await?;
+    let next_sequence = states.first().map_or(0, |state| state.sequence) + 1;
+    Ok(Recorder { now: order.now, next_sequence, run_id: "", actor: order.actor, events: Vec::new() })
+}
+
+async fn append(store: &dyn Store, recorder: Recorder<'_>) -> anyhow::Result<()> {
+    if recorder.events.is_empty() {
+        return Ok(());
+    }
+    let batch = rows::encode(Table::Revocations.schema().stored(), &recorder.events).map_err(anyhow::Error::msg)?;
+    store.append(Table::Revocations, vec![batch], &[]).await?;
+    Ok(())
+}

@@ -1,0 +1,176 @@
+//! `streamwarden revoke` and `restore`: blocks by hand.
+
+use std::collections::BTreeSet;
+use std::io::BufRead;
+
+use super::{print, print_json};
+use crate::by_hand::{self, Done, Order};
+use crate::cli::{Common, Exit, Output, UsageError};
+use crate::decide::Policy;
+use crate::pass::Warden;
+use crate::store::{DeltaStore, Root, StateLock};
+use crate::text::printable;
+use crate::time::Span;
+use crate::waf::sync::{desired, sync};
+use crate::waf::{RuleGroup, WafError};
+
+#[derive(Debug, clap::Args)]
+pub struct RevokeArgs {
+    /// The session; - reads them from stdin, one a line.
+    #[arg(value_name = "SESSION|-")]
+    session: String,
+    /// A token, signature or key of the session, where its id is not what WAF matches; several may be given.
+    #[arg(long)]
+    credential: Vec<String>,
+    /// For how long, as 24h; not longer than activity_retention of the state.
+    #[arg(long, default_value = "24h")]
+    ttl: Span,
+    #[command(flatten)]
+    common: HandArgs,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct RestoreArgs {
+    /// The session; - reads them from stdin, one a line.
+    #[arg(value_name = "SESSION|-")]
+    session: String,
+    #[command(flatten)]
+    common: HandArgs,
+}
+
+#[derive(Debug, clap::Args)]
+struct HandArgs {
+    /// Why, for the history.
+    #[arg(long)]
+    reason: Option<String>,
+    /// Brings the WAF rule group in step at once; else the next run does.
+    #[arg(long)]
+    sync: bool,
+    /// How the result is printed.
+    #[arg(long, value_enum, default_value_t)]
+    output: Output,
+}
+
+enum What<'a> {
+    Revoke { credentials: &'a [String], ttl: Span },
+    Restore,
+}
+
+pub async fn revoke(common: &Common, args: RevokeArgs) -> anyhow::Result<Exit> {
+    if args.session == "-" && !args.credential.is_empty() {
+        return Err(UsageError("--credential is for one session, not for a list".to_owned()).into());
+    }
+    let what = What::Revoke { credentials: &args.credential, ttl: args.ttl };
+    run(common, &args.session, what, &args.common).await
+}
+
+pub async fn restore(common: &Common, args: RestoreArgs) -> anyhow::Result<Exit> {
+    run(common, &args.session, What::Restore, &args.common).await
+}
+
+async fn run(common: &Common, session: &str, what: What<'_>, args: &HandArgs) -> anyhow::Result<Exit> {
+    let config = common.load()?;
+    let now = common.clock(&config).now();
+    if let What::Revoke { ttl, .. } = what {
+        if ttl.is_zero() {
+            return Err(UsageError("--ttl must be longer than nothing".to_owned()).into());
+        }
+        if ttl > config.activity_retention {
+            let message = format!(
+                "--ttl {ttl} is longer than [state] activity_retention = {}: what WAF matches is kept no longer",
+                config.activity_retention
+            );
+            return Err(UsageError(message).into());
+        }
+    }
+    let sessions = sessions(session)?;
+    let warden = Warden::new(config).await?;
+    let group = warden.rule_group().await;
+    if args.sync && group.is_none() {
+        return Err(UsageError("--sync: the config names no rule group: [waf] name and id".to_owned()).into());
+    }
+    let actor = actor();
+    let order = Order { sessions: &sessions, reason: args.reason.as_deref(), actor: &actor, now };
+    let root = Root::connect(&warden.config.state).await;
+    // A run takes seconds: a person waits for it.
+    let lock = StateLock::acquire(&root, true, warden.config.lease).await?;
+    let worked = async {
+        let store = DeltaStore::open_or_create(&root, &lock).await?;
+        let done = match what {
+            What::Revoke { credentials, ttl } => by_hand::revoke(&warden, &store, &order, credentials, ttl).await?,
+            What::Restore => by_hand::restore(&warden, &store, &order).await?,
+        };
+        let synced = match group.filter(|_| args.sync) {
+            None => None,
+            Some(group) => {
+                let session = warden.engine.session_over(&store, now).await?;
+                let policy = Policy::new(&warden.config.guard, &warden.detectors, &warden.config.allow);
+                let desired = desired(&session, &policy, now).await?;
+                let synced = sync(&desired, &group, &|| lock.check_held()).await;
+                Some(synced.map(|synced| (group.name().to_owned(), synced.changed)))
+            }
+        };
+        anyhow::Ok((done, synced))
+    };
+    let worked = worked.await;
+    lock.release().await;
+    let (done, synced) = worked?;
+    let title = if matches!(what, What::Restore) { "restored" } else { "revoked" };
+    tell(title, &done, synced.as_ref(), args.output)?;
+    match synced {
+        Some(Err(error)) => {
+            Err(anyhow::Error::new(error).context("recorded, but WAF is not in step; the next run tries again"))
+        }
+        _ if done.refused.is_empty() => Ok(Exit::Done),
+        _ => Ok(Exit::Attention),
+    }
+}
+
+fn tell(
+    title: &str,
+    done: &Done,
+    synced: Option<&Result<(String, bool), WafError>>,
+    output: Output,
+) -> anyhow::Result<()> {
+    if output == Output::Json {
+        return print_json(done);
+    }
+    let mut text = String::new();
+    for session in &done.sessions {
+        text += &format!("{title} {}\n", printable(session));
+    }
+    for (session, reason) in &done.refused {
+        text += &format!("not {title} {}: {reason}\n", printable(session));
+    }
+    match synced {
+        Some(Ok((group, true))) => text += &format!("rule group {group} updated\n"),
+        Some(Ok((group, false))) => text += &format!("rule group {group} unchanged\n"),
+        Some(Err(_)) => {}
+        None if done.sessions.is_empty() => {}
+        None => text += "the next run brings WAF in step (--sync does it at once)\n",
+    }
+    print(&text)
+}
+
+/// The session, or those on stdin.
+fn sessions(session: &str) -> anyhow::Result<BTreeSet<String>> {
+    let sessions: BTreeSet<String> = match session {
+        "-" => {
+            let lines = std::io::stdin().lock().lines().collect::<Result<Vec<String>, _>>()?;
+            lines.iter().map(|line| line.trim()).filter(|line| !line.is_empty()).map(str::to_owned).collect()
+        }
+        session => BTreeSet::from([session.to_owned()]),
+    };
+    if sessions.is_empty() {
+        return Err(UsageError("there is no session on stdin".to_owned()).into());
+    }
+    Ok(sessions)
+}
+
+/// Who asks: STREAMWARDEN_ACTOR, else the user that the program runs as.
+fn actor() -> String {
+    let named =
+        ["STREAMWARDEN_ACTOR", "SUDO_USER", "USER", "LOGNAME"].into_iter().find_map(|name| std::env::var(name).ok());
+    // SAFETY: it cannot fail and touches no memory.
+    named.filter(|name| !name.is_empty()).unwrap_or_else(|| format!("uid {}", unsafe { libc::getuid() }))
+}
