@@ -16,6 +16,8 @@
 -- # ... if they belong to at least so many operators. Networks whose autonomous system is not known count as one
 -- # operator together: without a GeoIP file for them this detector is never strong.
 -- strong_operators = 4
+-- # Of these networks an operator counts for at most so many: it may be a carrier's pool that is not known as one.
+-- strong_per_operator = 6
 -- # A network counts when it fetched at least so many different segments: watching, not probing.
 -- min_segments = 3
 --
@@ -55,7 +57,7 @@ SELECT
     session_id,
     SUM(networks) * 1.0 / $max_networks AS score,
     CASE
-        WHEN SUM(networks) > $strong_networks AND COUNT(*) >= $strong_operators THEN 'strong'
+        WHEN SUM(LEAST(networks, $strong_per_operator)) > $strong_networks AND COUNT(*) >= $strong_operators THEN 'strong'
         ELSE 'medium'
     END AS strength,
     CAST(SUM(networks) AS BIGINT) AS networks,
