@@ -2,7 +2,7 @@
 //!
 //! An entry for a session spares the session. One for a network, an autonomous system, a user agent or a referer takes
 //! requests out of what detectors see: the rest of the session is judged without them. Agents and referers can be forged:
-//! who sends an allowed one with every request is seen only by what does not look at them.
+//! who sends an allowed one with every request is seen by no detector.
 
 use std::net::IpAddr;
 use std::str::FromStr;

@@ -76,15 +76,16 @@ pub async fn revoke(
     let mut done = Done::default();
     let mut matched: Vec<(&str, &'static str, Credential)> = Vec::new();
     for id in order.sessions {
-        let given = credentials_of(&warden.config.sessions, id, credentials);
-        match given {
-            Ok(given) => {
-                matched.extend(given.into_iter().map(|(scheme, credential)| (id.as_str(), scheme, credential)))
-            }
-            Err(_) if credentials.is_empty() && known.contains(id) => {}
-            Err(reason) => {
-                done.refused.insert(id.clone(), reason);
-                continue;
+        // What the logs show of it is enough, and knows when its tokens expire.
+        if !credentials.is_empty() || !known.contains(id) {
+            match credentials_of(&warden.config.sessions, id, credentials) {
+                Ok(given) => {
+                    matched.extend(given.into_iter().map(|(scheme, credential)| (id.as_str(), scheme, credential)));
+                }
+                Err(reason) => {
+                    done.refused.insert(id.clone(), reason);
+                    continue;
+                }
             }
         }
         let until = blocks.iter().find(|block| block.session_id == *id).and_then(|block| block.expires_at);
@@ -147,7 +148,9 @@ fn credentials_of(schemes: &[Scheme], id: &str, given: &[String]) -> Result<Vec<
     }
     let of = |text: &String| {
         let found = schemes.iter().find_map(|scheme| Some((scheme.name(), scheme.credential_of_text(text)?)));
-        found.ok_or_else(|| "--credential is no token, signature or key that a scheme of the config has".to_owned())
+        found.ok_or_else(|| {
+            "--credential is no token, signature or key by which a scheme of the config is matched".to_owned()
+        })
     };
     given.iter().map(of).collect()
 }

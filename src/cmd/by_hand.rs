@@ -6,13 +6,11 @@ use std::io::BufRead;
 use super::{print, print_json};
 use crate::by_hand::{self, Done, Order};
 use crate::cli::{Common, Exit, Output, UsageError};
-use crate::decide::Policy;
 use crate::pass::Warden;
 use crate::store::{DeltaStore, Root, StateLock};
 use crate::text::printable;
 use crate::time::Span;
-use crate::waf::sync::{desired, sync};
-use crate::waf::{RuleGroup, WafError};
+use crate::waf::RuleGroup;
 
 #[derive(Debug, clap::Args)]
 pub struct RevokeArgs {
@@ -103,10 +101,7 @@ async fn run(common: &Common, session: &str, what: What<'_>, args: &HandArgs) ->
         let synced = match group.filter(|_| args.sync) {
             None => None,
             Some(group) => {
-                let session = warden.engine.session_over(&store, now).await?;
-                let policy = Policy::new(&warden.config.guard, &warden.detectors, &warden.config.allow);
-                let desired = desired(&session, &policy, now).await?;
-                let synced = sync(&desired, &group, &|| lock.check_held()).await;
+                let synced = warden.sync(&store, &lock, &group, now).await;
                 Some(synced.map(|synced| (group.name().to_owned(), synced.changed)))
             }
         };
@@ -118,9 +113,7 @@ async fn run(common: &Common, session: &str, what: What<'_>, args: &HandArgs) ->
     let title = if matches!(what, What::Restore) { "restored" } else { "revoked" };
     tell(title, &done, synced.as_ref(), args.output)?;
     match synced {
-        Some(Err(error)) => {
-            Err(anyhow::Error::new(error).context("recorded, but WAF is not in step; the next run tries again"))
-        }
+        Some(Err(error)) => Err(error.context("recorded, but WAF is not in step; the next run tries again")),
         _ if done.refused.is_empty() => Ok(Exit::Done),
         _ => Ok(Exit::Attention),
     }
@@ -129,7 +122,7 @@ async fn run(common: &Common, session: &str, what: What<'_>, args: &HandArgs) ->
 fn tell(
     title: &str,
     done: &Done,
-    synced: Option<&Result<(String, bool), WafError>>,
+    synced: Option<&anyhow::Result<(String, bool)>>,
     output: Output,
 ) -> anyhow::Result<()> {
     if output == Output::Json {

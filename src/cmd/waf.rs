@@ -10,7 +10,7 @@ use crate::pass::Warden;
 use crate::store::{DeltaStore, Root, StateLock};
 use crate::waf::pack::is_ours;
 use crate::waf::plan::{Plan, is_in_force, plan, rules_for_group};
-use crate::waf::sync::{desired, plan_for, sync};
+use crate::waf::sync::{desired, plan_for};
 use crate::waf::{AwsRuleGroup, RuleGroup};
 
 #[derive(Debug, clap::Args)]
@@ -47,9 +47,7 @@ pub async fn run(common: &Common, args: Args) -> anyhow::Result<Exit> {
             let lock = StateLock::acquire(&root, false, warden.config.lease).await?;
             let synced = async {
                 let store = DeltaStore::open(&root).await?;
-                let session = warden.engine.session_over(&store, now).await?;
-                let desired = desired(&session, &policy, now).await?;
-                anyhow::Ok(sync(&desired, &group, &|| lock.check_held()).await?)
+                warden.sync(&store, &lock, &group, now).await
             };
             let synced = synced.await;
             lock.release().await;

@@ -114,6 +114,20 @@ impl Warden {
         Some(AwsRuleGroup::new(crate::aws::waf_client().await, name.to_owned(), id.to_owned()))
     }
 
+    /// Brings a group in step with a state that `lock` holds.
+    pub async fn sync(
+        &self,
+        store: &dyn Store,
+        lock: &StateLock,
+        group: &AwsRuleGroup,
+        now: DateTime<Utc>,
+    ) -> anyhow::Result<sync::Synced> {
+        let session = self.engine.session_over(store, now).await?;
+        let policy = Policy::new(&self.config.guard, &self.detectors, &self.config.allow);
+        let desired = sync::desired(&session, &policy, now).await?;
+        Ok(sync::sync(&desired, group, &|| lock.check_held()).await?)
+    }
+
     /// WCUs to plan for where no group can be asked.
     pub fn assumed_capacity(&self) -> u64 {
         self.config.waf.as_ref().and_then(|waf| waf.capacity).unwrap_or(MAX_CAPACITY)

@@ -201,8 +201,11 @@ impl Anew {
         now: DateTime<Utc>,
     ) -> Result<Anew, RecordError> {
         let allow = &warden.config.allow;
+        if !allow.takes_requests(now) {
+            return Ok(Anew::default());
+        }
         let asked = rows::texts_batch("session_id", asked);
-        if !allow.takes_requests(now) || asked.num_rows() == 0 {
+        if asked.num_rows() == 0 {
             return Ok(Anew::default());
         }
         replace(session, "asked", asked.schema(), vec![asked])

@@ -132,7 +132,7 @@ pub async fn follow(
     let detectors: Vec<Detector> = warden
         .detectors
         .iter()
-        .filter(|detector| detector.mode == Mode::Enforce && speaking.contains(detector.name.as_str()))
+        .filter(|detector| detector.mode >= Mode::Count && speaking.contains(detector.name.as_str()))
         .map(|detector| Detector {
             scores_only: true,
             others_by_pace: catalog::is_built_in(&detector.name) && detector.reads(PACE_TABLE),

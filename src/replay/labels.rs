@@ -19,6 +19,16 @@ pub enum Label {
     Grey,
 }
 
+impl Label {
+    pub fn name(self) -> &'static str {
+        match self {
+            Label::Pirate => "pirate",
+            Label::Benign => "benign",
+            Label::Grey => "grey",
+        }
+    }
+}
+
 /// The labels of a file: CSV with the header `session_id,label[,kind]`.
 #[derive(Debug, Default)]
 pub struct Labels(HashMap<String, (Label, String)>);

@@ -16,7 +16,7 @@ use serde_json::Value;
 
 use crate::config::{Guard, Mode};
 use crate::decide::{Facts, Policy, Proposal, guard_trips, propose};
-use crate::detect::file::Strength;
+use crate::detect::file::{Detector, Strength};
 use crate::detect::{Detection, Finding, detect};
 use crate::engine::{Sql, fetch, register, sql};
 use crate::history::Standing;
@@ -129,7 +129,8 @@ pub async fn replay(warden: &Warden, request: &Request<'_>, now: DateTime<Utc>) 
     detectors.extend(grid.trials.iter().cloned());
     if request.report {
         // What decides nothing finds too many to keep.
-        let enforced = warden.detectors.iter().filter(|detector| detector.mode >= Mode::Count);
+        let measured = |detector: &&Detector| detector.mode >= Mode::Count && !detector.thresholds.is_empty();
+        let enforced = warden.detectors.iter().filter(measured);
         detectors.extend(enforced.map(report::near_misses));
     }
     let stage = if request.progress { Stage::steps("detect") } else { Stage::hidden() };

@@ -267,11 +267,13 @@ impl Scheme {
     /// What WAF matches of a token, a signature or a key that a person has at hand; none where it is nothing of the kind.
     pub fn credential_of_text(&self, text: &str) -> Option<Credential> {
         match &self.kind {
-            Kind::SecureMediaDelivery(scheme) => scheme.credential(text.split('.').next().unwrap_or(text)),
             Kind::Jwt(scheme) => scheme.credential(text),
+            // A token is no signature.
+            Kind::Signed(_) | Kind::StreamKey(_) if text.contains('.') => None,
             Kind::Signed(scheme) => scheme.credential(text),
             Kind::StreamKey(scheme) => scheme.credential(text),
-            Kind::Cmcd(scheme) => scheme.credential(text),
+            // The id is what WAF matches: another text would block somebody else.
+            Kind::SecureMediaDelivery(_) | Kind::Cmcd(_) => None,
             // Where it stands is known from requests only.
             Kind::Custom(_) => None,
         }

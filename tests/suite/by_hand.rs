@@ -58,6 +58,8 @@ fn what_is_blocked_by_hand_stays_so_until_its_time_is_over() {
         |session: &str| json!({"session_id": session, "origin": "manual", "expires_at": "2026-11-20T23:00:00Z"});
     assert_eq!(active(&place), [expected("SharedSess01"), expected("UnseenSess01")]);
     assert_eq!(place.json(0, &["waf", "plan", "--output", "json"])["sessions"], 2);
+    let seen = place.json(0, &["explain", "SharedSess01", "--output", "json"])["seen"].clone();
+    assert_eq!(seen["token_expires"], "2026-11-21T00:00:00Z", "what is known of its tokens is still known");
     // Found again meanwhile, with a longer block due: a person's word stands. It ends in time.
     place.write_log("E1.2026-11-20-22.bbbb.gz", &shared("SharedSess01", 22, 40, 12));
     let later = place.json(0, &["run", "--output", "json", "--now", "2026-11-20T22:50:00Z"]);
@@ -75,6 +77,10 @@ fn tokens_are_blocked_by_their_fragment() {
     let jwt = "scheme = \"jwt\"\ncookie = \"playback\"\nclaim = \"sid\"";
     std::fs::write(place.path("streamwarden.toml"), config.replace("scheme = \"secure-media-delivery\"", jwt)).unwrap();
     let token = "eyJhbGciOiJIUzI1NiJ9.eyJzaWQiOiJUb2tlblNlc3MwMSJ9.q3VvT-2bWlY_9dXf4kzM0aBcDeFgHiJkLmNoPqRsTuV";
+    // A signed cookie stands before it: a token is not taken for a signature.
+    let both = std::fs::read_to_string(place.path("streamwarden.toml")).unwrap();
+    let signed = "[[session]]\nscheme = \"signed-cookie\"\n[[session]]";
+    std::fs::write(place.path("streamwarden.toml"), both.replacen("[[session]]", signed, 1)).unwrap();
     let refused = place.run(&["revoke", "TokenSess0001"]);
     assert_eq!(refused.code, 3, "{refused:?}");
     assert!(refused.stdout.contains("give a token or signature"), "{refused:?}");

@@ -195,13 +195,3 @@ impl Kind {
         }
     }
 }
-
-impl Label {
-    pub fn name(self) -> &'static str {
-        match self {
-            Label::Pirate => "pirate",
-            Label::Benign => "benign",
-            Label::Grey => "grey",
-        }
-    }
-}
