@@ -278,7 +278,7 @@ fn detectors(replayed: &Replayed, insight: &Insight) -> Markup {
         section id="detectors" {
             h2 { "Detectors" }
             p class="note" {
-                "Scores from 1 on are findings; below that, sessions that came at least half of the way. The curves run from the "
+                "Scores from 1 on are findings; below that, sessions that came at least half of the way (not of detectors that only observe). The curves run from the "
                 "highest score down: the mark is where the config has the detector, the pale part what looser thresholds would add."
             }
             div class="cards" {
