@@ -67,6 +67,14 @@ pub async fn waf_client() -> aws_sdk_wafv2::Client {
     aws_sdk_wafv2::Client::from_conf(config)
 }
 
+/// A client for DynamoDB, in `region` or that of the environment.
+pub async fn dynamodb_client(region: Option<String>) -> aws_sdk_dynamodb::Client {
+    let environment = environment().await;
+    let region = region.map(Region::new).or_else(|| environment.region().cloned());
+    let config = aws_sdk_dynamodb::config::Builder::from(&environment).region(region).build();
+    aws_sdk_dynamodb::Client::from_conf(config)
+}
+
 /// An error of AWS in one line: its code and message, or what kept the call from getting there.
 pub fn explain<E>(error: &SdkError<E>) -> String
 where

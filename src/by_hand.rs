@@ -3,21 +3,25 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use chrono::{DateTime, Utc};
+use datafusion::prelude::SessionContext;
 use serde::{Deserialize, Serialize};
 
 use crate::engine::{Sql, fetch, replace, sql, timestamp};
-use crate::history::{Event, EventKind, Recorder};
+use crate::history::{Event, EventKind, Origin, Recorder, Standing};
 use crate::pass::Warden;
 use crate::rows;
 use crate::schema::Table;
 use crate::session::Scheme;
 use crate::session::component::Credential;
+use crate::smd_table::Contents;
 use crate::store::Store;
 use crate::time::Span;
+use crate::waf::journal::ENFORCED;
 
 const STANDING_BLOCKS: Sql = sql!("engine/standing_blocks.sql");
 const HELD: Sql = sql!("engine/held.sql");
 const HISTORY_STATE: Sql = sql!("engine/history_state.sql");
+const LAST_STATES: Sql = sql!("engine/last_states.sql");
 const WITH_CREDENTIALS: Sql = sql!("engine/with_credentials.sql");
 
 /// Who asks, why, and when.
@@ -52,6 +56,12 @@ struct CredentialRow<'a> {
     component: String,
 }
 
+/// A session that the tables know.
+#[derive(Deserialize)]
+struct Known {
+    session_id: String,
+}
+
 /// Blocks sessions for `ttl`, or for as long as they are blocked already, if that is longer. `credentials` are what WAF is to
 /// match for the one session, beside what the logs show of it. The history has one event each; WAF is for the next sync.
 pub async fn revoke(
@@ -61,10 +71,6 @@ pub async fn revoke(
     credentials: &[String],
     ttl: Span,
 ) -> anyhow::Result<Done> {
-    #[derive(Deserialize)]
-    struct Known {
-        session_id: String,
-    }
     let now = order.now;
     let session = warden.engine.session_over(store, now).await?;
     let asked = rows::texts_batch("session_id", order.sessions);
@@ -72,7 +78,7 @@ pub async fn revoke(
     let known: Vec<Known> = fetch(&session, WITH_CREDENTIALS, vec![]).await?;
     let known: HashSet<String> = known.into_iter().map(|row| row.session_id).collect();
     let blocks: Vec<Event> = fetch(&session, STANDING_BLOCKS, vec![]).await?;
-    let mut recorder = recorder(&session, order).await?;
+    let mut recorder = recorder(&session, order.now, order.actor, "").await?;
     let mut done = Done::default();
     let mut matched: Vec<(&str, &'static str, Credential)> = Vec::new();
     for id in order.sessions {
@@ -90,27 +96,10 @@ pub async fn revoke(
         }
         let until = blocks.iter().find(|block| block.session_id == *id).and_then(|block| block.expires_at);
         let expires_at = until.unwrap_or(now).max(now + ttl.delta());
-        recorder.by_hand(EventKind::Revoked, id, order.reason, Some(expires_at));
+        recorder.by_hand(EventKind::Revoked, Origin::Manual, id, order.reason, Some(expires_at));
         done.sessions.push(id.clone());
     }
-    if !matched.is_empty() {
-        let stored: Vec<CredentialRow> = matched
-            .iter()
-            .map(|(session_id, scheme, credential)| CredentialRow {
-                batch: 0,
-                session_id,
-                scheme,
-                credential: &credential.text,
-                token_expires: None,
-                unknown_expiry: true,
-                first_seen: now,
-                last_seen: now,
-                component: credential.component.to_string(),
-            })
-            .collect();
-        let batch = rows::encode(Table::Credentials.schema().stored(), &stored).map_err(anyhow::Error::msg)?;
-        store.append(Table::Credentials, vec![batch], &[]).await?;
-    }
+    append_credentials(store, &matched, now).await?;
     append(store, recorder).await?;
     Ok(done)
 }
@@ -121,12 +110,23 @@ pub async fn restore(warden: &Warden, store: &dyn Store, order: &Order<'_>) -> a
     let session = warden.engine.session_over(store, order.now).await?;
     let blocks: Vec<Event> = fetch(&session, STANDING_BLOCKS, vec![]).await?;
     let held: Vec<Event> = fetch(&session, HELD, vec![]).await?;
-    let standing: HashSet<&str> = blocks.iter().chain(&held).map(|event| event.session_id.as_str()).collect();
-    let mut recorder = recorder(&session, order).await?;
+    // What is in the rules but lost from the history can be ended only so.
+    let group = warden.config.waf.as_ref().and_then(|waf| waf.group()).map(|(_, id)| id);
+    let enforced: Vec<Known> = match group {
+        Some(group) => fetch(&session, ENFORCED, vec![("group", group.into())]).await?,
+        None => vec![],
+    };
+    let standing: HashSet<&str> = blocks
+        .iter()
+        .chain(&held)
+        .map(|event| event.session_id.as_str())
+        .chain(enforced.iter().map(|known| known.session_id.as_str()))
+        .collect();
+    let mut recorder = recorder(&session, order.now, order.actor, "").await?;
     let mut done = Done::default();
     for id in order.sessions {
         if standing.contains(id.as_str()) {
-            recorder.by_hand(EventKind::Restored, id, order.reason, None);
+            recorder.by_hand(EventKind::Restored, Origin::Manual, id, order.reason, None);
             done.sessions.push(id.clone());
         } else {
             done.refused.insert(id.clone(), "it is neither blocked nor held".to_owned());
@@ -134,6 +134,84 @@ pub async fn restore(warden: &Warden, store: &dyn Store, order: &Order<'_>) -> a
     }
     append(store, recorder).await?;
     Ok(done)
+}
+
+/// What came of the rows of Secure Media Delivery's table.
+#[derive(Debug, Default)]
+pub struct TakenIn {
+    pub events: Vec<Event>,
+    /// Sessions of rows that cannot be taken in, and why.
+    pub refused: BTreeMap<String, String>,
+}
+
+/// Takes in the manual revocations of Secure Media Delivery's table: each is a block until its `ttl`, and no longer than
+/// `[state] activity_retention` at a time, after which a row that is still there extends it. A row that is gone ends its block. What a person restored stays so until the
+/// row is written anew.
+pub async fn take_in(
+    warden: &Warden,
+    store: &dyn Store,
+    contents: &Contents,
+    table: &str,
+    now: DateTime<Utc>,
+    run_id: &str,
+) -> anyhow::Result<TakenIn> {
+    let session = warden.engine.session_over(store, now).await?;
+    let asked = rows::texts_batch("session_id", contents.manual.iter().map(|row| &row.session_id));
+    replace(&session, "asked", asked.schema(), vec![asked])?;
+    let known: Vec<Known> = fetch(&session, WITH_CREDENTIALS, vec![]).await?;
+    let known: HashSet<String> = known.into_iter().map(|row| row.session_id).collect();
+    let mut events_of: BTreeMap<String, Vec<Event>> = BTreeMap::new();
+    for event in fetch::<Event>(&session, LAST_STATES, vec![]).await? {
+        events_of.entry(event.session_id.clone()).or_default().push(event);
+    }
+    let standings: BTreeMap<&str, Standing> =
+        events_of.iter().map(|(session, events)| (session.as_str(), Standing::of(events))).collect();
+    let nothing = Standing::default();
+    let actor = format!("DynamoDB table {table}");
+    let mut recorder = recorder(&session, now, &actor, run_id).await?;
+    let mut taken = TakenIn::default();
+    taken.refused.extend(contents.unusable.iter().map(|(session, why)| (session.clone(), (*why).to_owned())));
+    let mut matched: Vec<(&str, &'static str, Credential)> = Vec::new();
+    let retention = warden.config.activity_retention.delta();
+    for row in contents.manual.iter().filter(|row| row.ttl > now) {
+        let id = row.session_id.as_str();
+        let standing = standings.get(id).unwrap_or(&nothing);
+        if standing.restored_at.is_some_and(|restored| row.last_updated.is_none_or(|updated| updated <= restored)) {
+            continue;
+        }
+        let kind = match &standing.active {
+            // Half of the time is left, or all of it that there is.
+            Some(active) if active.origin != Origin::Auto && active.expires_at >= row.ttl.min(now + retention / 2) => {
+                continue;
+            }
+            Some(active) if active.origin == Origin::Dynamodb => EventKind::Extended,
+            _ => EventKind::Revoked,
+        };
+        match credentials_of(&warden.config.sessions, id, &[]) {
+            Ok(own) => matched.extend(own.into_iter().map(|(scheme, credential)| (id, scheme, credential))),
+            Err(_) if known.contains(id) => {}
+            Err(why) => {
+                taken.refused.insert(id.to_owned(), why);
+                continue;
+            }
+        }
+        let expires_at = row.ttl.min(now + retention);
+        recorder.by_hand(kind, Origin::Dynamodb, id, row.reason.as_deref(), Some(expires_at));
+    }
+    for (id, standing) in &standings {
+        let taken_in = standing.active.as_ref().is_some_and(|active| active.origin == Origin::Dynamodb);
+        if taken_in
+            && !contents.sessions.contains(*id)
+            && standing.active.as_ref().is_some_and(|active| active.expires_at > now)
+        {
+            let reason = Some("its row is gone from the table");
+            recorder.by_hand(EventKind::Restored, Origin::Dynamodb, id, reason, None);
+        }
+    }
+    append_credentials(store, &matched, now).await?;
+    taken.events = recorder.events.clone();
+    append(store, recorder).await?;
+    Ok(taken)
 }
 
 /// What WAF is to match for a session: what was given, or its id where that is the credential. Both as the first scheme that
@@ -155,17 +233,47 @@ fn credentials_of(schemes: &[Scheme], id: &str, given: &[String]) -> Result<Vec<
     given.iter().map(of).collect()
 }
 
+/// Stores what WAF is to match for sessions.
+async fn append_credentials(
+    store: &dyn Store,
+    matched: &[(&str, &'static str, Credential)],
+    now: DateTime<Utc>,
+) -> anyhow::Result<()> {
+    if matched.is_empty() {
+        return Ok(());
+    }
+    let stored: Vec<CredentialRow> = matched
+        .iter()
+        .map(|(session_id, scheme, credential)| CredentialRow {
+            batch: 0,
+            session_id,
+            scheme,
+            credential: &credential.text,
+            token_expires: None,
+            unknown_expiry: true,
+            first_seen: now,
+            last_seen: now,
+            component: credential.component.to_string(),
+        })
+        .collect();
+    let batch = rows::encode(Table::Credentials.schema().stored(), &stored).map_err(anyhow::Error::msg)?;
+    store.append(Table::Credentials, vec![batch], &[]).await?;
+    Ok(())
+}
+
 async fn recorder<'a>(
-    session: &datafusion::prelude::SessionContext,
-    order: &Order<'a>,
+    session: &SessionContext,
+    now: DateTime<Utc>,
+    actor: &'a str,
+    run_id: &'a str,
 ) -> anyhow::Result<Recorder<'a>> {
     #[derive(Deserialize)]
     struct HistoryState {
         sequence: i64,
     }
-    let states: Vec<HistoryState> = fetch(session, HISTORY_STATE, vec![("since", timestamp(order.now))]).await?;
+    let states: Vec<HistoryState> = fetch(session, HISTORY_STATE, vec![("since", timestamp(now))]).await?;
     let next_sequence = states.first().map_or(0, |state| state.sequence) + 1;
-    Ok(Recorder { now: order.now, next_sequence, run_id: "", actor: order.actor, events: Vec::new() })
+    Ok(Recorder { now, next_sequence, run_id, actor, events: Vec::new() })
 }
 
 async fn append(store: &dyn Store, recorder: Recorder<'_>) -> anyhow::Result<()> {

@@ -226,8 +226,6 @@ pub fn propose(
             crate::time::rfc3339(restored_at),
             guard.restore_grace
         ))
-    } else if verdict.mode == Mode::Observe {
-        Some("mode observe".to_owned())
     } else if expires_at <= now {
         Some("its token has expired".to_owned())
     } else if facts.derived && !guard.enforce_derived {
@@ -245,6 +243,9 @@ pub fn propose(
             crate::time::rfc3339(facts.last_seen),
             guard.max_age
         ))
+    } else if verdict.mode == Mode::Observe {
+        // Last: what says so would have been blocked. The query would_have_blocked relies on these words.
+        Some("mode observe".to_owned())
     } else {
         None
     };

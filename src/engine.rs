@@ -35,7 +35,7 @@ macro_rules! sql {
 pub(crate) use sql;
 
 /// The public tables, each from what is stored.
-const VIEWS: [(Table, Sql); 9] = [
+const VIEWS: [(Table, Sql); 11] = [
     (Table::Activity, sql!("views/activity.sql")),
     (Table::Refusals, sql!("views/refusals.sql")),
     (Table::Deliveries, sql!("views/deliveries.sql")),
@@ -43,6 +43,8 @@ const VIEWS: [(Table, Sql); 9] = [
     (Table::Findings, sql!("views/findings.sql")),
     (Table::Revocations, sql!("views/revocations.sql")),
     (Table::ActiveRevocations, sql!("views/active_revocations.sql")),
+    (Table::Enforcement, sql!("views/enforcement.sql")),
+    (Table::Syncs, sql!("views/syncs.sql")),
     (Table::Objects, sql!("views/objects.sql")),
     (Table::Runs, sql!("views/runs.sql")),
 ];

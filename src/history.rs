@@ -213,6 +213,7 @@ impl Recorder<'_> {
     pub fn by_hand(
         &mut self,
         kind: EventKind,
+        origin: Origin,
         session_id: &str,
         reason: Option<&str>,
         expires_at: Option<DateTime<Utc>>,
@@ -227,7 +228,7 @@ impl Recorder<'_> {
             strength: None,
             evidence: None,
             reason: Some(reason.unwrap_or("by hand").to_owned()),
-            origin: Origin::Manual,
+            origin,
             actor: self.actor.to_owned(),
             mode: Mode::Enforce,
             window_start: None,

@@ -39,6 +39,7 @@ pub mod requests;
 pub mod rows;
 pub mod schema;
 pub mod session;
+pub mod smd_table;
 pub mod source;
 pub mod store;
 pub mod text;

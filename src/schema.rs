@@ -18,12 +18,14 @@ pub enum Table {
     Findings,
     Revocations,
     ActiveRevocations,
+    Enforcement,
+    Syncs,
     Objects,
     Runs,
 }
 
 impl Table {
-    pub const ALL: [Table; 10] = [
+    pub const ALL: [Table; 12] = [
         Table::Requests,
         Table::Activity,
         Table::Refusals,
@@ -32,18 +34,22 @@ impl Table {
         Table::Findings,
         Table::Revocations,
         Table::ActiveRevocations,
+        Table::Enforcement,
+        Table::Syncs,
         Table::Objects,
         Table::Runs,
     ];
 
     /// The tables that are kept in the state, as Delta tables.
-    pub const STORED: [Table; 8] = [
+    pub const STORED: [Table; 10] = [
         Table::Activity,
         Table::Refusals,
         Table::Deliveries,
         Table::Credentials,
         Table::Findings,
         Table::Revocations,
+        Table::Enforcement,
+        Table::Syncs,
         Table::Objects,
         Table::Runs,
     ];
@@ -59,6 +65,8 @@ impl Table {
             Table::Findings => "findings",
             Table::Revocations => "revocations",
             Table::ActiveRevocations => "active_revocations",
+            Table::Enforcement => "enforcement",
+            Table::Syncs => "syncs",
             Table::Objects => "objects",
             Table::Runs => "runs",
         }
@@ -157,7 +165,7 @@ impl TableSchema {
 }
 
 static SCHEMAS: LazyLock<Vec<TableSchema>> = LazyLock::new(|| {
-    const SOURCES: [(&str, &str); 10] = [
+    const SOURCES: [(&str, &str); 12] = [
         ("requests", include_str!("../schemas/requests.toml")),
         ("activity", include_str!("../schemas/activity.toml")),
         ("refusals", include_str!("../schemas/refusals.toml")),
@@ -166,6 +174,8 @@ static SCHEMAS: LazyLock<Vec<TableSchema>> = LazyLock::new(|| {
         ("findings", include_str!("../schemas/findings.toml")),
         ("revocations", include_str!("../schemas/revocations.toml")),
         ("active_revocations", include_str!("../schemas/active_revocations.toml")),
+        ("enforcement", include_str!("../schemas/enforcement.toml")),
+        ("syncs", include_str!("../schemas/syncs.toml")),
         ("objects", include_str!("../schemas/objects.toml")),
         ("runs", include_str!("../schemas/runs.toml")),
     ];

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use chrono::{DateTime, TimeDelta, Utc};
 use datafusion::common::ScalarValue;
 
+use crate::config::Config;
 use crate::engine::{Engine, EngineError, Sql, collect, sql, timestamp};
 use crate::rows;
 use crate::schema::Table;
@@ -22,7 +23,15 @@ const FOLDED: [(Table, Sql); 3] = [
 ];
 
 /// The other tables that grow.
-const COMPACTED: [Table; 5] = [Table::Credentials, Table::Findings, Table::Revocations, Table::Objects, Table::Runs];
+const COMPACTED: [Table; 7] = [
+    Table::Credentials,
+    Table::Findings,
+    Table::Revocations,
+    Table::Enforcement,
+    Table::Syncs,
+    Table::Objects,
+    Table::Runs,
+];
 
 /// Files of one hour, or of a table without hours, beyond which they are made one.
 const MAX_FILES: usize = 16;
@@ -48,13 +57,15 @@ fn hour_parameters(hour: &str) -> Option<Vec<(&'static str, ScalarValue)>> {
     Some(vec![("hour", text), ("start", timestamp(start)), ("end", timestamp(start + TimeDelta::hours(1)))])
 }
 
-/// Does what is due. Minute tables and credentials of before `now` less `retention` are dropped.
+/// Does what is due. Minute tables of before `now` less `activity_retention` are dropped; credentials that much later as a
+/// block may last, as WAF matches them until it ends.
 pub async fn upkeep(
     engine: &Engine,
     store: &DeltaStore,
     now: DateTime<Utc>,
-    retention: TimeDelta,
+    config: &Config,
 ) -> Result<(), UpkeepError> {
+    let retention = config.activity_retention.delta();
     let cutoff = now - retention;
     let oldest = cutoff.format("%Y-%m-%dT%H").to_string();
     for (table, fold) in FOLDED {
@@ -82,7 +93,7 @@ pub async fn upkeep(
     }
     // Delta stamps its files and versions with the machine's clock, whatever `now` is.
     if store.last_vacuum().await?.is_none_or(|last| Utc::now() - last > VACUUM_EVERY) {
-        store.drop_credentials_before(cutoff).await?;
+        store.drop_credentials_before(cutoff - retention.max(config.guard.ttl_max.delta())).await?;
         store.vacuum().await?;
     }
     Ok(())

@@ -16,6 +16,9 @@ SELECT
     active_revocations.mode,
     active_revocations.origin,
     active_revocations.detector,
+    active_revocations.strength,
+    active_revocations.score,
+    active_revocations.revoked_at,
     known.component,
     known.credential,
     COALESCE(shared.sessions, 0) AS sessions

@@ -7,10 +7,12 @@ use super::{print, print_json};
 use crate::by_hand::{self, Done, Order};
 use crate::cli::{Common, Exit, Output, UsageError};
 use crate::pass::Warden;
+use crate::pass::enforce::{Enforced, How, WafState, enforce};
 use crate::store::{DeltaStore, Root, StateLock};
 use crate::text::printable;
 use crate::time::Span;
-use crate::waf::RuleGroup;
+use crate::waf::journal::Author;
+use crate::waf::{RuleGroup, WafError};
 
 #[derive(Debug, clap::Args)]
 pub struct RevokeArgs {
@@ -101,8 +103,10 @@ async fn run(common: &Common, session: &str, what: What<'_>, args: &HandArgs) ->
         let synced = match group.filter(|_| args.sync) {
             None => None,
             Some(group) => {
-                let synced = warden.sync(&store, &lock, &group, now).await;
-                Some(synced.map(|synced| (group.name().to_owned(), synced.changed)))
+                let author = Author { store: &store, now, run_id: "" };
+                let how = How::Sync { drop_unknown: false };
+                let enforced = enforce(&warden, Some(&group), author, &|| lock.check_held(), how).await;
+                Some(enforced.map(|enforced| (group.name().to_owned(), enforced)))
             }
         };
         anyhow::Ok((done, synced))
@@ -113,16 +117,21 @@ async fn run(common: &Common, session: &str, what: What<'_>, args: &HandArgs) ->
     let title = if matches!(what, What::Restore) { "restored" } else { "revoked" };
     tell(title, &done, synced.as_ref(), args.output)?;
     match synced {
-        Some(Err(error)) => Err(error.context("recorded, but WAF is not in step; the next run tries again")),
-        _ if done.refused.is_empty() => Ok(Exit::Done),
-        _ => Ok(Exit::Attention),
+        Some(Err(error)) => {
+            Err(anyhow::Error::from(error).context("recorded, but WAF is not in step; the next run tries again"))
+        }
+        Some(Ok((_, enforced))) => {
+            enforced.alarms.iter().for_each(|alarm| tracing::warn!("{}", printable(alarm)));
+            Ok(if done.refused.is_empty() && enforced.alarms.is_empty() { Exit::Done } else { Exit::Attention })
+        }
+        None => Ok(if done.refused.is_empty() { Exit::Done } else { Exit::Attention }),
     }
 }
 
 fn tell(
     title: &str,
     done: &Done,
-    synced: Option<&anyhow::Result<(String, bool)>>,
+    synced: Option<&Result<(String, Enforced), WafError>>,
     output: Output,
 ) -> anyhow::Result<()> {
     if output == Output::Json {
@@ -136,8 +145,10 @@ fn tell(
         text += &format!("not {title} {}: {reason}\n", printable(session));
     }
     match synced {
-        Some(Ok((group, true))) => text += &format!("rule group {group} updated\n"),
-        Some(Ok((group, false))) => text += &format!("rule group {group} unchanged\n"),
+        Some(Ok((group, enforced))) => {
+            let what = if enforced.waf == WafState::Updated { "updated" } else { "in force already" };
+            text += &format!("rule group {group} {what}\n");
+        }
         Some(Err(_)) => {}
         None if done.sessions.is_empty() => {}
         None => text += "the next run brings WAF in step (--sync does it at once)\n",

@@ -14,7 +14,7 @@ use std::io::Write;
 
 use serde::Serialize;
 
-use crate::waf::plan::Plan;
+use crate::pass::enforce::Enforced;
 
 /// Prints a result.
 fn print(text: &str) -> anyhow::Result<()> {
@@ -29,8 +29,12 @@ fn print_json<T: Serialize>(value: &T) -> anyhow::Result<()> {
     print(&(crate::text::json_line(value)? + "\n"))
 }
 
-/// The rules of a plan, as people read them.
-fn plan_text(plan: &Plan) -> String {
+/// What stands before a plan that has no rule group.
+const NO_GROUP: &str = "WAF plan, sent nowhere as the config names no rule group";
+
+/// The rules that are due, as people read them.
+fn plan_text(enforced: &Enforced) -> String {
+    let plan = &enforced.plan;
     let plural = |n: usize| if n == 1 { "" } else { "s" };
     let (sessions, rules) = (plan.sessions as usize, plan.rules.len());
     let mut text = format!(
@@ -42,6 +46,9 @@ fn plan_text(plan: &Plan) -> String {
     );
     if plan.foreign_wcu > 0 {
         text += &format!(" ({} more are used by rules of others)", plan.foreign_wcu);
+    }
+    if let Some(full_at) = enforced.full_at {
+        text += &format!("; full at {} at the present rate", crate::time::rfc3339(full_at));
     }
     text += "\n";
     for rule in &plan.rules {

@@ -11,22 +11,52 @@ use parquet::arrow::ArrowWriter;
 use super::print;
 use crate::cli::{Common, Exit, UsageError};
 use crate::detect::catalog::register_lists;
-use crate::engine;
+use crate::engine::{self, Sql, sql, timestamp};
 use crate::pass::Warden;
 use crate::requests::{RequestsTable, places};
 use crate::rows;
 use crate::schema::Table;
 use crate::store::{DeltaStore, Root};
 use crate::text::{csv_cell, json_line, table};
+use crate::time::Span;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// How rows are printed: json is one object a line.
     #[arg(long, value_enum, default_value_t)]
     format: Format,
-    /// One SELECT. Tables: activity, refusals, credentials, findings, revocations, active_revocations, objects,
-    /// runs, the lists of the config, and requests, which is read from the log objects.
-    sql: String,
+    /// A query that comes with the program.
+    #[arg(long, value_enum, conflicts_with = "sql")]
+    saved: Option<Saved>,
+    /// The time that a saved query is about, up to now (or --now).
+    #[arg(long, default_value = "7d", requires = "saved")]
+    since: Span,
+    /// One SELECT. Tables: activity, refusals, credentials, findings, revocations, active_revocations, enforcement, syncs,
+    /// objects, runs, the lists of the config, and requests, which is read from the log objects.
+    #[arg(required_unless_present = "saved")]
+    sql: Option<String>,
+}
+
+/// The queries of queries/reports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[value(rename_all = "snake_case")]
+pub enum Saved {
+    /// What mode enforce would have blocked, while the mode was observe or count.
+    WouldHaveBlocked,
+    /// Each block in WAF, with its first refusal and the last request that was served after it.
+    BlockEffects,
+    /// Rules, sessions and WCU of the rule group over time.
+    Capacity,
+}
+
+impl Saved {
+    fn sql(self) -> Sql {
+        match self {
+            Saved::WouldHaveBlocked => sql!("reports/would_have_blocked.sql"),
+            Saved::BlockEffects => sql!("reports/block_effects.sql"),
+            Saved::Capacity => sql!("reports/capacity.sql"),
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -48,10 +78,20 @@ pub async fn run(common: &Common, args: Args) -> anyhow::Result<Exit> {
     let requests = RequestsTable::new(places, warden.context.clone());
     session.register_table(Table::Requests.name(), Arc::new(requests))?;
     register_lists(&session, &warden.config.lists)?;
-    let frame = engine::select(&session, &args.sql).await.map_err(|error| UsageError(error.strip_backtrace()))?;
-    if let Some(parameter) = frame.logical_plan().get_parameter_names()?.into_iter().next() {
-        return Err(UsageError(format!("{parameter}: a query has no parameters")).into());
-    }
+    let frame = match args.saved {
+        Some(saved) => {
+            let period = vec![("since", timestamp(now - args.since.delta())), ("until", timestamp(now))];
+            engine::prepare(&session, saved.sql(), period).await?
+        }
+        None => {
+            let text = args.sql.unwrap_or_default();
+            let frame = engine::select(&session, &text).await.map_err(|error| UsageError(error.strip_backtrace()))?;
+            if let Some(parameter) = frame.logical_plan().get_parameter_names()?.into_iter().next() {
+                return Err(UsageError(format!("{parameter}: a query has no parameters")).into());
+            }
+            frame
+        }
+    };
     let schema = Arc::new(frame.schema().as_arrow().clone());
     let batches = frame.collect().await?;
     match args.format {

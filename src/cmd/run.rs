@@ -2,10 +2,11 @@
 
 use std::fmt::Write;
 
-use super::{plan_text, print, print_json};
+use super::{NO_GROUP, plan_text, print, print_json};
 use crate::cli::{Common, Exit, Output};
 use crate::history::{Event, EventKind};
-use crate::pass::{Options, Outcome, WafState, Warden};
+use crate::pass::enforce::WafState;
+use crate::pass::{Options, Outcome, Warden};
 use crate::text::table;
 use crate::time::rfc3339;
 
@@ -88,15 +89,17 @@ fn text(outcome: &Outcome, now: &str, dry_run: bool) -> String {
     text += &events_text("Restored", &outcome.events, &[EventKind::Restored]);
     text += &events_text("Held by the guard, not blocked", &outcome.events, &[EventKind::Held]);
     text += &events_text("Observed, not blocked", &outcome.events, &[EventKind::Observed]);
-    let title = match outcome.waf {
-        WafState::NoGroup => "WAF plan, sent nowhere as the config names no rule group",
+    let title = match outcome.enforced.waf {
+        WafState::NoGroup => NO_GROUP,
         WafState::Planned => "WAF plan, not sent",
         WafState::Updated => "WAF rule group, updated",
-        WafState::Unchanged => "WAF rule group, unchanged",
+        WafState::Unchanged => "WAF rule group, in force already",
         WafState::NotInStep => "WAF rule group: NOT IN STEP, it keeps the rules it has\n",
     };
-    let plan =
-        if outcome.waf == WafState::NotInStep { String::new() } else { format!(": {}", plan_text(&outcome.plan)) };
+    let plan = match outcome.enforced.waf {
+        WafState::NotInStep => String::new(),
+        _ => format!(": {}", plan_text(&outcome.enforced)),
+    };
     let _ = write!(text, "\n{title}{plan}");
     for failure in &outcome.failures {
         let _ = writeln!(text, "\nFAILED: {}", crate::text::printable(failure));

@@ -1,16 +1,18 @@
 //! `streamwarden waf plan|sync|show`.
 
+use aws_sdk_wafv2::types::Rule;
 use clap::Subcommand;
-use serde_json::json;
+use serde_json::{Value, json};
 
-use super::{plan_text, print, print_json};
+use super::{NO_GROUP, plan_text, print, print_json};
 use crate::cli::{Common, Exit, Output, UsageError};
-use crate::decide::Policy;
 use crate::pass::Warden;
-use crate::store::{DeltaStore, Root, StateLock};
-use crate::waf::pack::is_ours;
-use crate::waf::plan::{Plan, is_in_force, plan, rules_for_group};
-use crate::waf::sync::{desired, plan_for};
+use crate::pass::enforce::{Enforced, How, WafState, enforce};
+use crate::store::{DeltaStore, Root, StateLock, StoreError};
+use crate::text::printable;
+use crate::time::rfc3339;
+use crate::waf::journal::Author;
+use crate::waf::pack::{is_ours, patterns};
 use crate::waf::{AwsRuleGroup, RuleGroup};
 
 #[derive(Debug, clap::Args)]
@@ -27,8 +29,12 @@ enum Action {
     /// The rules that the active revocations come to, and whether the group has them. Sends nothing.
     Plan,
     /// Bring the rule group in step with the active revocations.
-    Sync,
-    /// The rules that the group holds.
+    Sync {
+        /// Also remove rules of ours that this state knows nothing of, as it was lost or is new.
+        #[arg(long)]
+        drop_unknown: bool,
+    },
+    /// The rules that the group holds, and what is not in them that should be.
     Show,
 }
 
@@ -38,86 +44,94 @@ pub async fn run(common: &Common, args: Args) -> anyhow::Result<Exit> {
     let warden = Warden::new(config).await?;
     let group = warden.rule_group().await;
     let root = Root::connect(&warden.config.state).await;
-    let policy = Policy::new(&warden.config.guard, &warden.detectors, &warden.config.allow);
     let needed = || UsageError("the config names no rule group: [waf] name and id".to_owned());
     match args.action {
-        Action::Show => show(&group.ok_or_else(needed)?, args.output).await,
-        Action::Sync => {
+        Action::Show => {
+            let group = group.ok_or_else(needed)?;
+            let enforced = match DeltaStore::open(&root).await {
+                Ok(store) => {
+                    let author = Author { store: &store, now, run_id: "" };
+                    Some(enforce(&warden, Some(&group), author, &|| Ok(()), How::Look).await?)
+                }
+                Err(StoreError::Missing(_)) => None,
+                Err(error) => return Err(error.into()),
+            };
+            show(&group, enforced.as_ref(), args.output).await
+        }
+        Action::Sync { drop_unknown } => {
             let group = group.ok_or_else(needed)?;
             let lock = StateLock::acquire(&root, false, warden.config.lease).await?;
             let synced = async {
-                let store = DeltaStore::open(&root).await?;
-                warden.sync(&store, &lock, &group, now).await
+                // A state that is not there holds nothing to sync.
+                DeltaStore::open(&root).await?;
+                let store = DeltaStore::open_or_create(&root, &lock).await?;
+                let author = Author { store: &store, now, run_id: "" };
+                anyhow::Ok(
+                    enforce(&warden, Some(&group), author, &|| lock.check_held(), How::Sync { drop_unknown }).await?,
+                )
             };
             let synced = synced.await;
             lock.release().await;
             let synced = synced?;
-            let title = if synced.changed { "updated" } else { "unchanged" };
-            report(&synced.plan, &format!("Rule group {}, {title}", group.name()), synced.changed, args.output)
+            let changed = synced.waf == WafState::Updated;
+            let title = if changed { "updated" } else { "in force already" };
+            report(&synced, &format!("Rule group {}, {title}", group.name()), changed, args.output)
         }
         Action::Plan => {
             let store = DeltaStore::open(&root).await?;
-            let session = warden.engine.session_over(&store, now).await?;
-            let desired = desired(&session, &policy, now).await?;
-            match &group {
-                None => report(
-                    &plan(&desired, warden.assumed_capacity(), 0),
-                    "Plan, sent nowhere as the config names no rule group",
-                    false,
-                    args.output,
-                ),
-                Some(group) => {
-                    let snapshot = group.read().await?;
-                    let plan = plan_for(&desired, group, &snapshot).await?;
-                    let in_force = is_in_force(&rules_for_group(&plan, &snapshot.rules), &snapshot.rules);
-                    let title = if in_force {
-                        "in force already"
-                    } else {
-                        "not in force: waf sync or run would bring it there"
-                    };
-                    report(&plan, &format!("Plan for the rule group {}, {title}", group.name()), !in_force, args.output)
-                }
-            }
+            let author = Author { store: &store, now, run_id: "" };
+            let enforced = enforce(&warden, group.as_ref(), author, &|| Ok(()), How::Look).await?;
+            let due = enforced.waf == WafState::Planned;
+            let title = group.map_or(NO_GROUP.to_owned(), |group| {
+                let title = if due { "not in force: waf sync or run would bring it there" } else { "in force already" };
+                format!("Plan for the rule group {}, {title}", group.name())
+            });
+            report(&enforced, &title, due, args.output)
         }
     }
 }
 
-/// Prints a plan; left out sessions are for a person to look at.
-fn report(plan: &Plan, title: &str, changed: bool, output: Output) -> anyhow::Result<Exit> {
+/// What is due and not in the rules, and what else a person should look at.
+fn of_note(enforced: &Enforced) -> Value {
+    json!({
+        "foreign_wcu": enforced.plan.foreign_wcu,
+        "sessions": enforced.plan.sessions,
+        "left_out": enforced.plan.left_out,
+        "full_at": enforced.full_at.map(rfc3339),
+        "alarms": enforced.alarms,
+    })
+}
+
+/// Ends with the exit code; what a person should look at goes to the log.
+fn exit(enforced: &Enforced) -> Exit {
+    enforced.alarms.iter().for_each(|alarm| tracing::warn!("{}", printable(alarm)));
+    if enforced.alarms.is_empty() { Exit::Done } else { Exit::Attention }
+}
+
+fn report(enforced: &Enforced, title: &str, changed: bool, output: Output) -> anyhow::Result<Exit> {
+    let plan = &enforced.plan;
     match output {
-        Output::Text => print(&format!("{title}: {}", plan_text(plan)))?,
+        Output::Text => print(&format!("{title}: {}", plan_text(enforced)))?,
         Output::Json => {
             let rules: Vec<_> = plan
                 .rules
                 .iter()
                 .map(|rule| json!({"name": rule.name, "mode": rule.mode, "wcu": rule.wcu, "component": rule.component, "pattern": rule.pattern, "sessions": rule.sessions}))
                 .collect();
-            print_json(&json!({
-                "changed": changed,
-                "rules": rules,
-                "wcu": plan.wcu,
-                "foreign_wcu": plan.foreign_wcu,
-                "capacity": plan.capacity,
-                "sessions": plan.sessions,
-                "left_out": plan.left_out,
-            }))?;
+            let mut object = of_note(enforced);
+            object["changed"] = changed.into();
+            object["rules"] = rules.into();
+            object["wcu"] = plan.wcu.into();
+            object["capacity"] = plan.capacity.into();
+            print_json(&object)?;
         }
     }
-    Ok(if plan.left_out.is_empty() { Exit::Done } else { Exit::Attention })
+    Ok(exit(enforced))
 }
 
-async fn show(group: &AwsRuleGroup, output: Output) -> anyhow::Result<Exit> {
+async fn show(group: &AwsRuleGroup, enforced: Option<&Enforced>, output: Output) -> anyhow::Result<Exit> {
     let snapshot = group.read().await?;
-    let pattern = |rule: &aws_sdk_wafv2::types::Rule| {
-        let statement = rule.statement()?;
-        // Ours apply one pattern to either of two components.
-        let statement = statement.or_statement().and_then(|or| or.statements().first()).unwrap_or(statement);
-        let bytes = statement
-            .byte_match_statement()
-            .map(|bytes| String::from_utf8_lossy(bytes.search_string().as_ref()).into_owned());
-        bytes.or_else(|| statement.regex_match_statement().map(|regex| regex.regex_string().to_owned()))
-    };
-    let action = |rule: &aws_sdk_wafv2::types::Rule| match rule.action() {
+    let action = |rule: &Rule| match rule.action() {
         Some(action) if action.block().is_some() => "block",
         Some(action) if action.count().is_some() => "count",
         Some(_) => "other",
@@ -128,9 +142,15 @@ async fn show(group: &AwsRuleGroup, output: Output) -> anyhow::Result<Exit> {
             let rules: Vec<_> = snapshot
                 .rules
                 .iter()
-                .map(|rule| json!({"name": rule.name(), "priority": rule.priority(), "ours": is_ours(rule), "action": action(rule), "pattern": pattern(rule)}))
+                .map(|rule| json!({"name": rule.name(), "priority": rule.priority(), "ours": is_ours(rule), "action": action(rule), "pattern": patterns(rule).first()}))
                 .collect();
-            print_json(&json!({"group": group.name(), "capacity": snapshot.capacity, "rules": rules}))?;
+            let mut object = enforced.map_or_else(|| json!({}), of_note);
+            object["group"] = group.name().into();
+            object["capacity"] = snapshot.capacity.into();
+            object["wcu"] = enforced.map(|enforced| enforced.plan.wcu).into();
+            object["in_force"] = enforced.map(|enforced| enforced.waf == WafState::Unchanged).into();
+            object["rules"] = rules.into();
+            print_json(&object)?;
         }
         Output::Text => {
             let ours = snapshot.rules.iter().filter(|rule| is_ours(rule)).count();
@@ -148,15 +168,31 @@ async fn show(group: &AwsRuleGroup, output: Output) -> anyhow::Result<Exit> {
                         rule.priority().to_string(),
                         rule.name().to_owned(),
                         action(rule).to_owned(),
-                        pattern(rule).unwrap_or_else(|| "(not ours)".to_owned()),
+                        patterns(rule).into_iter().next().unwrap_or_else(|| "(not ours)".to_owned()),
                     ]
                 })
                 .collect();
             if !rows.is_empty() {
                 text += &crate::text::table(&["priority", "name", "action", "matches"], &rows);
             }
+            match enforced {
+                None => text += "There is no state yet: what should be in it is not known.\n",
+                Some(enforced) => {
+                    let (plan, total) = (&enforced.plan, snapshot.capacity);
+                    if enforced.waf != WafState::Unchanged {
+                        text += "NOT WHAT IS DUE: waf plan shows it, waf sync or run brings it there\n";
+                    }
+                    text += &format!("{} sessions, {} of {total} WCU\n", plan.sessions, plan.wcu + plan.foreign_wcu);
+                    if !plan.left_out.is_empty() {
+                        text += &format!("LEFT OUT, not in force: {}\n", plan.left_out.join(", "));
+                    }
+                    if let Some(full_at) = enforced.full_at {
+                        text += &format!("At the present rate of blocks it is full at {}\n", rfc3339(full_at));
+                    }
+                }
+            }
             print(&text)?;
         }
     }
-    Ok(Exit::Done)
+    Ok(enforced.map_or(Exit::Done, exit))
 }

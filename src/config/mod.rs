@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use chrono::{DateTime, Utc};
 
-pub use raw::{Detect, DetectorSettings, Engine, GeoIp, Guard, LogFormat, Mode, Schedule, Waf};
+pub use raw::{Detect, DetectorSettings, Dynamodb, Engine, GeoIp, Guard, LogFormat, Mode, Schedule, Waf};
 
 use crate::allow::AllowList;
 use crate::logs::LogForm;
@@ -40,6 +40,7 @@ pub struct Config {
     pub allow: AllowList,
     pub guard: Guard,
     pub waf: Option<Waf>,
+    pub dynamodb: Option<Dynamodb>,
     pub engine: Engine,
     pub schedule: Schedule,
 }

@@ -42,6 +42,8 @@ pub struct Config {
     #[serde(default)]
     waf: Option<Waf>,
     #[serde(default)]
+    dynamodb: Option<Dynamodb>,
+    #[serde(default)]
     engine: Engine,
     #[serde(default)]
     schedule: Schedule,
@@ -237,13 +239,31 @@ impl Default for Guard {
 }
 
 /// The rule group that is kept in step; scope CLOUDFRONT.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Waf {
     pub name: Option<String>,
     pub id: Option<String>,
+    /// The share of the capacity that is kept for blocks by hand.
+    pub manual_share: f64,
     /// WCUs to plan for where no group can be asked.
     pub capacity: Option<u64>,
+}
+
+impl Default for Waf {
+    fn default() -> Self {
+        Waf { name: None, id: None, manual_share: 0.1, capacity: None }
+    }
+}
+
+/// The table of Secure Media Delivery from which manual revocations are taken in.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Dynamodb {
+    /// Its name or ARN.
+    pub table: String,
+    /// Its Region, where that is not the one of the environment.
+    pub region: Option<String>,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -428,6 +448,9 @@ impl Config {
         if let Some(waf) = &self.waf {
             waf.check().map_err(|(key, message)| wrong(&format!("waf.{key}"), message))?;
         }
+        if let Some(dynamodb) = &self.dynamodb {
+            dynamodb.check().map_err(|(key, message)| wrong(&format!("dynamodb.{key}"), message))?;
+        }
         if self.engine.memory.bytes() < 64_000_000 {
             return Err(wrong("engine.memory", "at least 64MB are needed".into()));
         }
@@ -449,6 +472,7 @@ impl Config {
             allow: AllowList(allow),
             guard: self.guard,
             waf: self.waf,
+            dynamodb: self.dynamodb,
             engine: self.engine,
             schedule: self.schedule,
         })
@@ -514,10 +538,31 @@ impl Waf {
                 ),
             ));
         }
+        if !(0.0..=1.0).contains(&self.manual_share) {
+            return Err(("manual_share", format!("{} is not a share between 0 and 1", self.manual_share)));
+        }
         if let Some(capacity) = self.capacity
             && !(1..=MAX_CAPACITY).contains(&capacity)
         {
             return Err(("capacity", format!("{capacity} is not a rule group's capacity (1 to {MAX_CAPACITY})")));
+        }
+        Ok(())
+    }
+}
+
+impl Dynamodb {
+    /// The forms that the DynamoDB API takes (`TableName`, `TableArn`).
+    fn check(&self) -> Result<(), (&'static str, String)> {
+        let name = self.table.rsplit(":table/").next().unwrap_or_default();
+        let word = |c: char| c.is_ascii_alphanumeric() || "_.-".contains(c);
+        let is_arn = self.table.starts_with("arn:") && self.table.contains(":table/");
+        if !(3..=255).contains(&name.len()) || !name.chars().all(word) || (name != self.table && !is_arn) {
+            return Err(("table", format!("{:?} is neither a table's name nor its ARN", self.table)));
+        }
+        if let Some(region) = &self.region
+            && (region.is_empty() || !region.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-'))
+        {
+            return Err(("region", format!("{region:?} is no AWS Region")));
         }
         Ok(())
     }

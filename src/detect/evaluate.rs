@@ -109,7 +109,7 @@ pub async fn detect(
     for detector in detectors {
         detection.detectors.insert(detector.name.clone(), DetectorStats::default());
     }
-    let batch = store.transaction(Table::Activity, "ingest").await?.unwrap_or(0);
+    let batch = store.transaction(Table::Activity, crate::ingest::INGEST).await?.unwrap_or(0);
     let overall = store.transaction(Table::Findings, "detect").await?.unwrap_or(0);
     let mut after = Vec::new();
     for detector in detectors {

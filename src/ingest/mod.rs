@@ -32,6 +32,9 @@ use rollup::{Rolled, Rollup};
 /// is rolled up in parts of so many.
 const PART_BYTES: usize = 64 << 20;
 
+/// The application transaction of a batch, in every table that it is written to.
+pub const INGEST: &str = "ingest";
+
 /// Objects in a batch, at most: what a cut-off run has to do again, at most.
 const BATCH_OBJECTS: usize = 1_000;
 
@@ -99,7 +102,7 @@ impl Ingestion<'_> {
         let rollup = Rollup::new(self.engine).await?;
         let mut session = self.engine.session_over(self.store, self.now).await?;
         let mut batch = ledger::last_batch(&session).await?;
-        let complete = self.store.transaction(Table::Activity, "ingest").await?.unwrap_or(0);
+        let complete = self.store.transaction(Table::Activity, INGEST).await?.unwrap_or(0);
         if batch > complete {
             self.finish(batch, places, &rollup, &mut done).await?;
             session = self.engine.session_over(self.store, self.now).await?;
@@ -274,16 +277,16 @@ impl Ingestion<'_> {
             row.batch = batch;
         }
         let ledger = rows::encode(Table::Objects.schema().stored(), &open.rows).map_err(IngestError::Rows)?;
-        self.store.append(Table::Objects, vec![ledger], &[Transaction::new("ingest", batch)]).await?;
+        self.store.append(Table::Objects, vec![ledger], &[Transaction::new(INGEST, batch)]).await?;
         self.commit_rolled(batch, open.rolled).await
     }
 
     async fn commit_rolled(&self, batch: i64, rolled: Rolled) -> Result<(), IngestError> {
         for (table, rows) in rolled.with_batch(batch).map_err(IngestError::Rows)? {
-            let has = self.store.transaction(table, "ingest").await?.is_some_and(|version| version >= batch);
+            let has = self.store.transaction(table, INGEST).await?.is_some_and(|version| version >= batch);
             // `activity` closes the batch, with rows or without.
             if !has && (!rows.is_empty() || table == Table::Activity) {
-                self.store.append(table, rows, &[Transaction::new("ingest", batch)]).await?;
+                self.store.append(table, rows, &[Transaction::new(INGEST, batch)]).await?;
             }
         }
         Ok(())

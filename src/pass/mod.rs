@@ -1,5 +1,6 @@
 //! One pass: from new log objects to the rule group. This is the picture of the design as a function.
 
+pub mod enforce;
 pub mod revoke;
 pub mod summary;
 
@@ -10,25 +11,27 @@ use chrono::{DateTime, Utc};
 use datafusion::prelude::SessionContext;
 use serde::{Deserialize, Serialize};
 
-use crate::config::{Config, ConfigError};
-use crate::decide::Policy;
+use crate::by_hand::{self, TakenIn};
+use crate::config::{Config, ConfigError, Dynamodb};
 use crate::detect::file::Detector;
 use crate::detect::{Detection, catalog, detect};
 use crate::engine::{Engine, EngineError, Sql, fetch, sql, timestamp};
 use crate::geo::Geo;
 use crate::history::Event;
-use crate::ingest::Ingestion;
+use crate::ingest::{INGEST, Ingestion};
 use crate::logs::ReadContext;
 use crate::notices::{Severity, notices};
 use crate::progress::Stage;
 use crate::requests;
 use crate::rows;
 use crate::schema::Table;
+use crate::smd_table;
 use crate::store::{DeltaStore, MemoryStore, Root, StateLock, Store, StoreError};
 use crate::time::rfc3339;
 use crate::upkeep::upkeep;
-use crate::waf::plan::{Plan, plan};
-use crate::waf::{AwsRuleGroup, MAX_CAPACITY, RuleGroup, WafError, sync};
+use crate::waf::journal::Author;
+use crate::waf::{AwsRuleGroup, MAX_CAPACITY, WafError};
+use enforce::{Enforced, How, enforce, served};
 use summary::Summary;
 
 const LAST_GOOD_RUN: Sql = sql!("engine/last_good_run.sql");
@@ -63,23 +66,9 @@ pub struct Outcome {
     /// What was recorded.
     pub events: Vec<Event>,
     /// The rules that are in force, or would be.
-    pub plan: Plan,
-    pub waf: WafState,
+    pub enforced: Enforced,
     /// What went wrong without stopping the pass; also among the alarms.
     pub failures: Vec<String>,
-}
-
-/// Where the rule group stands after a pass.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum WafState {
-    /// The config names none: there is a plan only.
-    NoGroup,
-    /// A dry run: there is a plan only.
-    Planned,
-    Updated,
-    Unchanged,
-    /// It could not be reached or refused the update; what it holds is not known.
-    NotInStep,
 }
 
 impl Warden {
@@ -114,23 +103,22 @@ impl Warden {
         Some(AwsRuleGroup::new(crate::aws::waf_client().await, name.to_owned(), id.to_owned()))
     }
 
-    /// Brings a group in step with a state that `lock` holds.
-    pub async fn sync(
-        &self,
-        store: &dyn Store,
-        lock: &StateLock,
-        group: &AwsRuleGroup,
-        now: DateTime<Utc>,
-    ) -> anyhow::Result<sync::Synced> {
-        let session = self.engine.session_over(store, now).await?;
-        let policy = Policy::new(&self.config.guard, &self.detectors, &self.config.allow);
-        let desired = sync::desired(&session, &policy, now).await?;
-        Ok(sync::sync(&desired, group, &|| lock.check_held()).await?)
-    }
-
     /// WCUs to plan for where no group can be asked.
     pub fn assumed_capacity(&self) -> u64 {
         self.config.waf.as_ref().and_then(|waf| waf.capacity).unwrap_or(MAX_CAPACITY)
+    }
+
+    /// Takes in what others have put into the table of Secure Media Delivery.
+    async fn take_in(&self, store: &dyn Store, now: DateTime<Utc>, run_id: &str) -> anyhow::Result<TakenIn> {
+        let Some(Dynamodb { table, region }) = &self.config.dynamodb else { return Ok(TakenIn::default()) };
+        let client = crate::aws::dynamodb_client(region.clone()).await;
+        let contents = smd_table::read(&client, table).await?;
+        by_hand::take_in(self, store, &contents, table, now, run_id).await
+    }
+
+    /// The share of the group's capacity that is kept for blocks by hand.
+    pub fn manual_share(&self) -> f64 {
+        self.config.waf.clone().unwrap_or_default().manual_share
     }
 
     /// Runs once, under the lock of the state.
@@ -186,6 +174,7 @@ impl Warden {
             retry_quarantined: options.retry_quarantined,
             by_arrival: None,
         };
+        let before = store.transaction(Table::Activity, INGEST).await?.unwrap_or(0);
         // What arrived since the last run that read all there was is read now, however long ago that is.
         let last_good = last_good_run(&self.engine.session_over(store, now).await?, now).await?;
         let places = requests::places(&self.config.logs, last_good.unwrap_or(now)).await;
@@ -229,6 +218,23 @@ impl Warden {
         summary.spared = summary::Spared::of(&detection.spared);
 
         let recording = Instant::now();
+        let mut events = Vec::new();
+        match self.take_in(store, now, &run_id).await {
+            Ok(taken) => {
+                if !taken.refused.is_empty() {
+                    let told: Vec<String> =
+                        taken.refused.iter().take(10).map(|(session, why)| format!("{session} ({why})")).collect();
+                    summary.alarms.push(format!(
+                        "{} manual revocations of the DynamoDB table are not taken in: {}",
+                        taken.refused.len(),
+                        told.join(", ")
+                    ));
+                }
+                events.extend(taken.events);
+            }
+            Err(error) if error.downcast_ref::<StoreError>().is_some() => return Err(error),
+            Err(error) => failures.push(format!("{error:#}; its manual revocations stay as they are")),
+        }
         let recorded = match revoke::record(self, store, &detection, now, &run_id, options.release_held).await {
             Ok(recorded) => recorded,
             Err(error) if error.is_of_the_state() => return Err(error.into()),
@@ -238,42 +244,38 @@ impl Warden {
             }
         };
         summary.seconds.record = recording.elapsed().as_secs_f64();
-        summary.take_events(&recorded.events);
+        events.extend(recorded.events);
+        summary.take_events(&events);
         summary.alarms.extend(recorded.alarms);
 
         let enforcing = Instant::now();
-        let session = self.engine.session_over(store, now).await?;
-        let policy = Policy::new(&self.config.guard, &self.detectors, &self.config.allow);
-        let desired = sync::desired(&session, &policy, now).await?;
-        let (plan, waf) = match self.rule_group().await {
-            None => (plan(&desired, self.assumed_capacity(), 0), WafState::NoGroup),
-            Some(group) if options.dry_run => {
-                let snapshot = group.read().await?;
-                (sync::plan_for(&desired, &group, &snapshot).await?, WafState::Planned)
+        let group = self.rule_group().await;
+        let author = Author { store, now, run_id: &run_id };
+        let how = if options.dry_run { How::Look } else { How::Sync { drop_unknown: false } };
+        let held = || kept.map_or(Ok(()), DeltaStore::check_held);
+        let enforced = match enforce(self, group.as_ref(), author, &held, how).await {
+            Ok(enforced) => enforced,
+            Err(WafError::State(error)) => return Err(error.into()),
+            Err(error) => {
+                failures.push(format!("{error}; WAF keeps the rules it has"));
+                Enforced::failed()
             }
-            Some(group) => match sync::sync(&desired, &group, &|| kept.map_or(Ok(()), DeltaStore::check_held)).await {
-                Ok(synced) => (synced.plan, if synced.changed { WafState::Updated } else { WafState::Unchanged }),
-                Err(WafError::State(error)) => return Err(error.into()),
-                Err(error) => {
-                    failures.push(format!("{error}; WAF keeps the rules it has"));
-                    (Plan::default(), WafState::NotInStep)
-                }
-            },
         };
-        summary.take_plan(&plan, waf == WafState::Updated);
-        for (session, reason) in &desired.unmatchable {
-            summary.alarms.push(format!("session {session} cannot be blocked: {reason}"));
+        summary.take_enforced(&enforced);
+        if let Some(group) = &group {
+            let session = self.engine.session_over(store, now).await?;
+            summary.alarms.extend(served(&session, group.id(), before).await?);
         }
         summary.alarms.extend(failures.iter().cloned());
         summary.seconds.enforce = enforcing.elapsed().as_secs_f64();
         if let Some(kept) = kept
-            && let Err(error) = upkeep(&self.engine, kept, now, self.config.activity_retention.delta()).await
+            && let Err(error) = upkeep(&self.engine, kept, now, &self.config).await
         {
             summary.alarms.push(format!("upkeep of the state failed: {error}"));
         }
         summary.seconds.total = started.elapsed().as_secs_f64();
 
-        let outcome = Outcome { summary, events: recorded.events, plan, waf, failures };
+        let outcome = Outcome { summary, events, enforced, failures };
         append_run(store, now, &outcome).await?;
         Ok(outcome)
     }

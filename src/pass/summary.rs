@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 
+use chrono::{DateTime, Utc};
 use serde::Serialize;
 
+use super::enforce::{Enforced, WafState};
 use crate::allow;
 use crate::detect::DetectorStats;
 use crate::history::{Event, EventKind};
 use crate::ingest::Ingested;
-use crate::waf::plan::Plan;
 
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Summary {
@@ -75,6 +76,8 @@ pub struct Waf {
     pub capacity: u64,
     pub sessions: u64,
     pub left_out: u64,
+    /// When the group will be full at the present rate, if within a week.
+    pub full_at: Option<DateTime<Utc>>,
 }
 
 #[derive(Clone, Debug, Default, Serialize)]
@@ -123,24 +126,18 @@ impl Summary {
         }
     }
 
-    pub fn take_plan(&mut self, plan: &Plan, changed: bool) {
+    pub fn take_enforced(&mut self, enforced: &Enforced) {
+        let plan = &enforced.plan;
         self.waf = Waf {
-            changed,
+            changed: enforced.waf == WafState::Updated,
             rules: plan.rules.len() as u64,
             wcu: plan.wcu,
             capacity: plan.capacity,
             sessions: plan.sessions,
             left_out: plan.left_out.len() as u64,
+            full_at: enforced.full_at,
         };
-        if !plan.left_out.is_empty() {
-            self.alarms.push(format!(
-                "{} of {} active sessions do not fit the rule group: {} of {} WCU are used",
-                plan.left_out.len(),
-                plan.left_out.len() as u64 + plan.sessions,
-                plan.wcu + plan.foreign_wcu,
-                plan.capacity
-            ));
-        }
+        self.alarms.extend(enforced.alarms.iter().cloned());
     }
 }
 

@@ -7,11 +7,13 @@ use regex::{Captures, Match, Regex};
 
 use super::component::{Component, Credential, is_name};
 use super::request::Request;
-use super::token::FRAGMENT_CHARACTERS;
 use super::{Found, Grammar, Session};
 use crate::logs::fields::{self, Field};
 
 pub const NAME: &str = "custom";
+
+/// From how many characters on a credential is taken to be found nowhere else, so that it may be a piece of something longer.
+const UNIQUE_CHARACTERS: usize = 22;
 
 /// The fields that a pattern can be applied to: what WAF has, too.
 const FIELDS: &str = "cs-uri-stem, cs-uri-query, cs(Cookie), cs(User-Agent), cs(Referer), x-host-header";
@@ -132,7 +134,7 @@ impl Custom {
             Some(Component::Word(self.grammar.class(), component))
         } else {
             // A piece of something longer: only if it is long enough to be found nowhere else.
-            (credential.len() >= FRAGMENT_CHARACTERS).then_some(*component)
+            (credential.len() >= UNIQUE_CHARACTERS).then_some(*component)
         }
     }
 }

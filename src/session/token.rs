@@ -31,7 +31,7 @@ fn number(value: &Value) -> Option<DateTime<Utc>> {
 }
 
 /// An instant as tokens write it: seconds since the epoch, or milliseconds from 13 digits on.
-fn epoch(value: i64) -> Option<DateTime<Utc>> {
+pub fn epoch(value: i64) -> Option<DateTime<Utc>> {
     if value >= 1_000_000_000_000 { DateTime::from_timestamp_millis(value) } else { DateTime::from_timestamp(value, 0) }
 }
 
@@ -65,15 +65,28 @@ pub fn text_expires(text: &str) -> Option<DateTime<Utc>> {
     text.parse().ok().and_then(epoch)
 }
 
-/// Characters of a fragment: 132 bits of base64, 88 of hexadecimal. Nobody can make a token with a given one.
-pub const FRAGMENT_CHARACTERS: usize = 22;
+/// Characters of a fragment: 96 bits of base64, 88 of hexadecimal. Nobody can make a token with a given one, and no two
+/// tokens have the same by chance. Every character more would cost room in the rules.
+const BASE64_FRAGMENT: usize = 16;
+const HEXADECIMAL_FRAGMENT: usize = 22;
 
 /// The least of a signature, without its last character, that WAF is given to match.
 const SHORTEST_FRAGMENT: usize = 10;
 
+/// How long a fragment of this signature has to be, to be found nowhere else.
+fn enough(signature: &str) -> usize {
+    let hexadecimal = signature.bytes().take(BASE64_FRAGMENT).all(|byte| byte.is_ascii_hexdigit());
+    if hexadecimal { HEXADECIMAL_FRAGMENT } else { BASE64_FRAGMENT }
+}
+
+/// Whether a piece of a signature is long enough to be found nowhere else.
+pub fn is_fragment(piece: &str) -> bool {
+    piece.len() >= enough(piece)
+}
+
 /// The piece of a signature that WAF matches; never enough to play. `signature` is as the client sent it.
 ///
-/// The first [`FRAGMENT_CHARACTERS`] that every client spells alike: no escape and no `~` (which some escape) in
+/// The first characters that make a fragment and that every client spells alike: no escape and no `~` (which some escape) in
 /// between, and never the last character, which has several spellings in base64. A signature that is shorter
 /// is taken whole but for that character. None where there is no such piece.
 pub fn fragment(signature: &str) -> Option<String> {
@@ -85,8 +98,8 @@ pub fn fragment(signature: &str) -> Option<String> {
     while let Some(start) = rest.find(plain) {
         let run = &rest[start..];
         let end = run.find(|c| !plain(c)).unwrap_or(run.len());
-        if end >= FRAGMENT_CHARACTERS {
-            return Some(run[..FRAGMENT_CHARACTERS].to_owned());
+        if is_fragment(&run[..end]) {
+            return Some(run[..enough(run)].to_owned());
         }
         rest = &run[end..];
         if rest.starts_with('%') {
@@ -94,7 +107,7 @@ pub fn fragment(signature: &str) -> Option<String> {
             rest = rest.get(3..).unwrap_or_default();
         }
     }
-    ((SHORTEST_FRAGMENT..FRAGMENT_CHARACTERS).contains(&sure.len()) && sure.chars().all(plain)).then(|| sure.to_owned())
+    (sure.len() >= SHORTEST_FRAGMENT && !is_fragment(sure) && sure.chars().all(plain)).then(|| sure.to_owned())
 }
 
 /// The beginning of a token's last part, as far as a rule needs it, or all but its last character of a short one. None where
@@ -102,7 +115,7 @@ pub fn fragment(signature: &str) -> Option<String> {
 pub fn beginning(signature: &str) -> Option<String> {
     let signature = signature.trim_end_matches('=');
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
-    let length = signature.len().saturating_sub(1).min(FRAGMENT_CHARACTERS);
+    let length = signature.len().saturating_sub(1).min(enough(signature));
     (length >= SHORTEST_FRAGMENT && signature.bytes().all(plain)).then(|| signature[..length].to_owned())
 }
 
@@ -134,9 +147,12 @@ mod tests {
     #[test]
     fn fragments_are_what_every_client_spells_alike() {
         let long = "abcdefghijklmnopqrstuvwxyz0123456789_";
-        assert_eq!(fragment(long).as_deref(), Some("abcdefghijklmnopqrstuv"));
-        assert_eq!(fragment(&format!("ab~cd%7Eef{long}")).as_deref(), Some("efabcdefghijklmnopqrst"));
-        assert_eq!(fragment("abcdefghijklmnopqrstuv"), Some("abcdefghijklmnopqrstu".to_owned()), "not the last one");
+        assert_eq!(fragment(long).as_deref(), Some("abcdefghijklmnop"));
+        assert_eq!(fragment(&format!("ab~cd%7Eef{long}")).as_deref(), Some("efabcdefghijklmn"));
+        assert_eq!(fragment("abcdefghijklmnop"), Some("abcdefghijklmno".to_owned()), "not the last one");
+        let digits = "0123456789abcdef0123456789abcdef";
+        assert_eq!(fragment(digits).as_deref(), Some(&digits[..22]), "hexadecimal says less");
+        assert_eq!(fragment(&digits[..20]).as_deref(), Some(&digits[..19]));
         assert_eq!(fragment("abcdefghijk").as_deref(), Some("abcdefghij"));
         for none in
             ["", "abcdefghij", "abcdef~ghijklmnop", "äöüäöüäöüäöüäöüäöüäöüäöü", "%41%42%43%44%45%46%47%48%49%4A"]

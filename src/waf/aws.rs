@@ -31,40 +31,63 @@ impl AwsRuleGroup {
         AwsRuleGroup { client, name, id, settings: Mutex::default() }
     }
 
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
     fn error<E>(&self, action: &'static str, permission: &str, error: SdkError<E>) -> WafError
     where
         E: ProvideErrorMetadata + std::error::Error + 'static,
     {
         let group = self.name.clone();
         let mut reason = aws::explain(&error);
-        // Source: AWS WAF API Reference, "Common errors" and the errors of UpdateRuleGroup.
-        let Some(code) = aws::code(&error) else {
+        // Source: AWS WAF API Reference, "Common errors" and the errors of UpdateRuleGroup; that of a throttled call is in no list.
+        let advice = match aws::code(&error) {
             // It did not get there (the SDK has tried more than once), or nobody may say who we are.
-            return WafError::Refused { group, action, reason };
-        };
-        match code {
-            "WAFOptimisticLockException" => WafError::Conflict { group },
-            ""
-            | "WAFInternalErrorException"
-            | "WAFUnavailableEntityException"
-            | "ThrottlingException"
-            | "Throttling"
-            | "RequestLimitExceeded"
-            | "ServiceUnavailable"
-            | "InternalFailure" => WafError::Unavailable { group, action, reason },
-            "AccessDeniedException" | "AccessDenied" => {
+            None => "",
+            Some("WAFOptimisticLockException") => return WafError::Conflict { group },
+            Some(
+                ""
+                | "WAFInternalErrorException"
+                | "WAFUnavailableEntityException"
+                | "ThrottlingException"
+                | "Throttling"
+                | "TooManyRequestsException"
+                | "RequestLimitExceeded"
+                | "ServiceUnavailable"
+                | "InternalFailure",
+            ) => return WafError::Unavailable { group, action, reason },
+            Some("AccessDeniedException" | "AccessDenied") => {
                 reason = format!("{reason}; grant {permission} on the rule group");
-                WafError::Refused { group, action, reason }
+                ""
             }
-            "WAFNonexistentItemException" => {
+            Some("WAFNonexistentItemException") => {
                 reason = format!(
                     "there is no group {} with the id {} in scope CLOUDFRONT; see [waf] in the config",
                     self.name, self.id
                 );
-                WafError::Refused { group, action, reason }
+                ""
             }
-            _ => WafError::Refused { group, action, reason },
-        }
+            Some("ExpiredTokenException" | "ExpiredToken" | "UnrecognizedClientException" | "InvalidClientTokenId") => {
+                "; AWS does not take the credentials any more, renew them"
+            }
+            Some("InvalidSignatureException" | "SignatureDoesNotMatch" | "RequestExpired") => {
+                "; look whether the secret key is right and the clock of this machine goes right"
+            }
+            Some("WAFLimitsExceededException") => {
+                "; a quota of the account or the capacity of the group is reached: look at Service Quotas, or make a larger group"
+            }
+            Some("WAFInvalidParameterException" | "WAFConfigurationWarningException" | "WAFDuplicateItemException") => {
+                "; WAF takes one of the rules amiss: look whether it is one of others (waf show), else report this with the text above"
+            }
+            Some(
+                "WAFInvalidOperationException" | "WAFAssociatedItemException" | "WAFSubscriptionNotFoundException",
+            ) => {
+                "; something that the group refers to, or is referred to by, does not allow it: look at its rules of others"
+            }
+            Some(_) => "",
+        };
+        WafError::Refused { group, action, reason: reason + advice }
     }
 }
 
@@ -116,13 +139,14 @@ impl RuleGroup for AwsRuleGroup {
         Ok(u64::try_from(answer.capacity).unwrap_or(0))
     }
 
-    async fn update(&self, since: &Snapshot, rules: Vec<Rule>) -> Result<(), WafError> {
+    async fn update(&self, since: &Snapshot, rules: Vec<Rule>) -> Result<String, WafError> {
         let settings = self.settings.lock().expect("not poisoned").clone();
         let Some(Settings { description, visibility, bodies }) = settings else {
             let reason = "it was not read before".to_owned();
             return Err(WafError::Refused { group: self.name.clone(), action: "update", reason });
         };
-        self.client
+        let answer = self
+            .client
             .update_rule_group()
             .name(&self.name)
             .scope(Scope::Cloudfront)
@@ -135,6 +159,6 @@ impl RuleGroup for AwsRuleGroup {
             .send()
             .await
             .map_err(|error| self.error("update", "wafv2:UpdateRuleGroup", error))?;
-        Ok(())
+        Ok(answer.next_lock_token.unwrap_or_default())
     }
 }

@@ -2,7 +2,11 @@
 //!
 //! [`pack`] and [`plan`] are pure; the group itself is behind [`RuleGroup`].
 
+mod alternation;
 mod aws;
+pub mod forecast;
+mod form;
+pub mod journal;
 pub mod pack;
 pub mod plan;
 pub mod sync;
@@ -10,6 +14,7 @@ pub mod sync;
 use async_trait::async_trait;
 use aws_sdk_wafv2::types::Rule;
 
+use crate::engine::EngineError;
 use crate::store::StoreError;
 pub use aws::AwsRuleGroup;
 
@@ -42,7 +47,8 @@ pub trait RuleGroup: Send + Sync {
     /// What WAF says that rules cost, in WCUs.
     async fn cost(&self, rules: Vec<Rule>) -> Result<u64, WafError>;
 
-    async fn update(&self, since: &Snapshot, rules: Vec<Rule>) -> Result<(), WafError>;
+    /// The version that the group has then is given back.
+    async fn update(&self, since: &Snapshot, rules: Vec<Rule>) -> Result<String, WafError>;
 }
 
 /// Why the group could not be read or written.
@@ -56,9 +62,17 @@ pub enum WafError {
     /// Later attempts fail alike until somebody changes something.
     #[error("WAF does not {action} the rule group {group}: {reason}")]
     Refused { group: String, action: &'static str, reason: String },
+    #[error(
+        "the rule group {group} does not hold what WAF has accepted; look at it with `streamwarden waf show`, and report this"
+    )]
+    Different { group: String },
+    #[error("{last}; given up after {attempts} attempts, the next run tries again")]
+    GivenUp { attempts: u32, last: Box<WafError> },
     /// What was to be sent may be out of date.
     #[error(transparent)]
     State(#[from] StoreError),
+    #[error(transparent)]
+    Engine(#[from] EngineError),
 }
 
 impl WafError {

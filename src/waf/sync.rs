@@ -1,38 +1,46 @@
-//! Reconciliation: read the group, plan, compare, and update only what differs.
+//! Reconciliation: read the group, plan, compare, update only what differs, and read back.
 
+use std::collections::{BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
-use chrono::{DateTime, Utc};
+use aws_sdk_wafv2::types::Rule;
+use chrono::{DateTime, TimeDelta, Utc};
 use datafusion::prelude::SessionContext;
 use serde::Deserialize;
 
+use super::journal::{Author, ENFORCED, Journal, Update, fingerprint};
 use super::pack::{Target, is_ours};
-use super::plan::{Desired, Plan, is_in_force, plan, rules_for_group};
+use super::plan::{Block, Desired, Plan, Room, all_fit, is_in_force, plan, rules_for_group};
 use super::{RuleGroup, Snapshot, WafError};
 use crate::config::Mode;
 use crate::decide::Policy;
-use crate::engine::{EngineError, Sql, fetch, sql, timestamp};
+use crate::detect::file::Strength;
+use crate::engine::{EngineError, Sql, fetch, register, sql, timestamp};
 use crate::history::Origin;
 use crate::session::component::Credential;
 use crate::store::StoreError;
 
 const TARGETS: Sql = sql!("engine/waf_targets.sql");
+const UNEXPLAINED: Sql = sql!("engine/unexplained.sql");
+const LAST_TRIES: Sql = sql!("engine/last_tries.sql");
 
 /// How long an update is tried that others keep from succeeding.
-const PATIENCE: Duration = Duration::from_secs(40);
+const PATIENCE: Duration = Duration::from_secs(60);
 
-/// What a sync did.
-#[derive(Debug)]
-pub struct Synced {
-    pub plan: Plan,
-    /// The group was changed.
-    pub changed: bool,
-}
+/// How long after its last request a session counts as active, by the time that the logs have reached.
+const ACTIVE_FOR: TimeDelta = TimeDelta::hours(1);
+
+/// How often WAF is asked what rules cost, before what it allowed last is taken.
+const ASKED: usize = 4;
+
+/// How often the group is read after an update, until it shows the update.
+const READ_BACK: u32 = 4;
 
 /// What is to be in force, from the active revocations, the credentials of their sessions and the modes of now.
 pub async fn desired(
     session: &SessionContext,
     policy: &Policy<'_>,
+    journal: Option<&Journal>,
     now: DateTime<Utc>,
 ) -> Result<Desired, EngineError> {
     #[derive(Deserialize)]
@@ -41,6 +49,9 @@ pub async fn desired(
         mode: Mode,
         origin: Origin,
         detector: Option<String>,
+        strength: Option<Strength>,
+        score: Option<f64>,
+        revoked_at: Option<DateTime<Utc>>,
         component: Option<String>,
         credential: Option<String>,
         sessions: i64,
@@ -69,67 +80,316 @@ pub async fn desired(
             desired.unmatchable.push((row.session_id, "a credential of it was seen with another session too"));
             continue;
         }
-        let target = Target { session_id: row.session_id, credential: Credential { component, text } };
-        match mode {
-            Mode::Enforce => desired.block.push(target),
-            _ => desired.count.push(target),
-        }
+        let target = Target { session_id: row.session_id.clone(), credential: Credential { component, text } };
+        let block = Block {
+            session_id: row.session_id,
+            mode,
+            origin: row.origin,
+            strength: row.strength,
+            score: row.score.unwrap_or_default(),
+            revoked_at: row.revoked_at,
+            still_active: true,
+            targets: vec![],
+        };
+        desired.add(block, target);
+    }
+    if let Some(journal) = journal {
+        add_unexplained(&mut desired, session, journal).await?;
     }
     Ok(desired)
 }
 
-/// The plan for a group as it is.
-pub async fn plan_for(desired: &Desired, group: &dyn RuleGroup, snapshot: &Snapshot) -> Result<Plan, WafError> {
-    let foreign: Vec<_> = snapshot.rules.iter().filter(|rule| !is_ours(rule)).cloned().collect();
-    // Only WAF knows what rules of others cost.
-    let foreign_wcu = if foreign.is_empty() { 0 } else { group.cost(foreign).await? };
-    Ok(plan(desired, snapshot.capacity, foreign_wcu))
+/// Sessions that are in the rules but not in the history: what was lost there must not let them go.
+async fn add_unexplained(
+    desired: &mut Desired,
+    session: &SessionContext,
+    journal: &Journal,
+) -> Result<(), EngineError> {
+    #[derive(Deserialize)]
+    struct Row {
+        session_id: String,
+        mode: Mode,
+        revoked_at: Option<DateTime<Utc>>,
+        component: String,
+        credential: String,
+    }
+    register(session, "enforced", ENFORCED, vec![("group", journal.group().into())]).await?;
+    for row in fetch::<Row>(session, UNEXPLAINED, vec![]).await? {
+        let Ok(component) = row.component.parse() else { continue };
+        let target =
+            Target { session_id: row.session_id.clone(), credential: Credential { component, text: row.credential } };
+        desired.unexplained.insert(row.session_id.clone());
+        let block = Block {
+            session_id: row.session_id,
+            mode: row.mode,
+            origin: Origin::Auto,
+            strength: None,
+            score: 0.0,
+            revoked_at: row.revoked_at,
+            still_active: true,
+            targets: vec![],
+        };
+        desired.add(block, target);
+    }
+    Ok(())
 }
 
-/// Brings the group in step. A conflict or a busy WAF is tried again, from the reading on, with growing pauses
-/// and for a bounded time. Before each update `held` tells whether the state is still ours, so that `desired` is what is wanted.
-pub async fn sync(
-    desired: &Desired,
-    group: &dyn RuleGroup,
-    held: &(dyn Fn() -> Result<(), StoreError> + Sync),
-) -> Result<Synced, WafError> {
-    let started = Instant::now();
-    let mut attempt = 0;
-    loop {
-        attempt += 1;
-        match try_sync(desired, group, held).await {
-            Err(error) if error.is_retryable() => {
-                let pause = pause(attempt, uuid::Uuid::new_v4().as_u128());
-                if started.elapsed() + pause > PATIENCE {
-                    return Err(error);
-                }
-                tracing::warn!("{error}; trying again in {pause:.1?}");
-                tokio::time::sleep(pause).await;
-            }
-            result => return result,
+/// Finds out which sessions are still active. Only needed where not all of them fit: it reads the whole activity.
+async fn look_who_is_active(desired: &mut Desired, session: &SessionContext) -> Result<(), EngineError> {
+    #[derive(Deserialize)]
+    struct Row {
+        session_id: String,
+        tried_at: DateTime<Utc>,
+        latest: Option<DateTime<Utc>>,
+    }
+    let tries: HashMap<String, Row> =
+        fetch::<Row>(session, LAST_TRIES, vec![]).await?.into_iter().map(|row| (row.session_id.clone(), row)).collect();
+    let latest = tries.values().filter_map(|row| row.latest).max();
+    for block in &mut desired.blocks {
+        let tried_at = tries.get(&block.session_id).map(|row| row.tried_at);
+        // Who is blocked by hand need not be known from logs.
+        let since = if block.origin == Origin::Auto { tried_at } else { tried_at.max(block.revoked_at) };
+        block.still_active = latest.is_none_or(|latest| since.is_some_and(|since| since >= latest - ACTIVE_FOR));
+    }
+    Ok(())
+}
+
+/// How a group is brought in step, or would be.
+pub struct Reconciliation<'a> {
+    pub session: &'a SessionContext,
+    pub group: &'a dyn RuleGroup,
+    pub desired: Desired,
+    pub journal: Journal,
+    pub manual_share: f64,
+    /// Rules of ours that this state knows nothing of are removed, too.
+    pub drop_unknown: bool,
+    looked_who_is_active: bool,
+}
+
+/// What the group should hold.
+#[derive(Clone, Debug)]
+pub struct Due {
+    pub plan: Plan,
+    /// All rules of the group.
+    pub rules: Vec<Rule>,
+    /// The group holds them.
+    pub in_force: bool,
+    /// Names of rules of ours that this state knows nothing of; they stay.
+    pub kept: BTreeSet<String>,
+    /// What somebody else did to our rules.
+    pub tampered: Option<String>,
+}
+
+/// What a sync did.
+#[derive(Debug)]
+pub struct Synced {
+    pub due: Due,
+    /// The group was changed.
+    pub changed: bool,
+}
+
+impl<'a> Reconciliation<'a> {
+    pub fn new(session: &'a SessionContext, group: &'a dyn RuleGroup, desired: Desired, journal: Journal) -> Self {
+        Reconciliation {
+            session,
+            group,
+            desired,
+            journal,
+            manual_share: 0.0,
+            drop_unknown: false,
+            looked_who_is_active: false,
         }
     }
-}
 
-async fn try_sync(
-    desired: &Desired,
-    group: &dyn RuleGroup,
-    held: &(dyn Fn() -> Result<(), StoreError> + Sync),
-) -> Result<Synced, WafError> {
-    let snapshot = group.read().await?;
-    let plan = plan_for(desired, group, &snapshot).await?;
-    let wanted = rules_for_group(&plan, &snapshot.rules);
-    if is_in_force(&wanted, &snapshot.rules) {
-        return Ok(Synced { plan, changed: false });
+    /// What the group should hold, as it is now. Sends nothing.
+    pub async fn due(&mut self) -> Result<(Snapshot, Due), WafError> {
+        let snapshot = self.group.read().await?;
+        let due = self.due_for(&snapshot).await?;
+        Ok((snapshot, due))
     }
-    held()?;
-    group.update(&snapshot, wanted).await?;
-    Ok(Synced { plan, changed: true })
+
+    /// At WAF's documented prices.
+    fn room(&self, capacity: u64, foreign_wcu: u64) -> Room {
+        Room { capacity, foreign_wcu, manual_share: self.manual_share, price: 1.0 }
+    }
+
+    async fn due_for(&mut self, snapshot: &Snapshot) -> Result<Due, WafError> {
+        let unknown: BTreeSet<&str> = match (self.drop_unknown, self.journal.is_new()) {
+            (true, _) => BTreeSet::new(),
+            (false, true) => snapshot.rules.iter().filter(|rule| is_ours(rule)).map(Rule::name).collect(),
+            (false, false) => self.journal.kept.iter().map(String::as_str).collect(),
+        };
+        // Those that are due are no strangers, whoever put them there.
+        let unknown: BTreeSet<&str> = match unknown.is_empty() {
+            true => unknown,
+            false => {
+                let plan = plan(&self.desired, &self.room(snapshot.capacity, 0));
+                let due: BTreeSet<&str> = plan.rules.iter().map(|rule| rule.name.as_str()).collect();
+                unknown.into_iter().filter(|name| !due.contains(name)).collect()
+            }
+        };
+        let stays = |rule: &Rule| !is_ours(rule) || unknown.contains(rule.name());
+        let staying: Vec<Rule> = snapshot.rules.iter().filter(|rule| stays(rule)).cloned().collect();
+        // Only WAF knows what rules of others cost.
+        let foreign_wcu = if staying.is_empty() { 0 } else { self.group.cost(staying).await? };
+        let mut room = self.room(snapshot.capacity, foreign_wcu);
+        if !self.looked_who_is_active && !all_fit(&self.desired, &room) {
+            look_who_is_active(&mut self.desired, self.session).await?;
+            self.looked_who_is_active = true;
+        }
+        let mut allowed: Option<Due> = None;
+        for _ in 0..ASKED {
+            let mut plan = plan(&self.desired, &room);
+            let names: BTreeSet<&str> = plan.rules.iter().map(|rule| rule.name.as_str()).collect();
+            let kept: BTreeSet<String> = snapshot
+                .rules
+                .iter()
+                .map(Rule::name)
+                .filter(|name| unknown.contains(name) && !names.contains(name))
+                .map(str::to_owned)
+                .collect();
+            let rules = rules_for_group(&plan, &snapshot.rules, |rule| !is_ours(rule) || kept.contains(rule.name()));
+            let in_force = is_in_force(&rules, &snapshot.rules);
+            if in_force && plan.left_out.is_empty() {
+                return Ok(Due { plan, rules, in_force, kept, tampered: None });
+            }
+            // What WAF says counts, not our arithmetic.
+            let cost = if rules.is_empty() { 0 } else { self.group.cost(rules.clone()).await? };
+            let counted = plan.wcu;
+            plan.wcu = cost.saturating_sub(foreign_wcu);
+            let price = plan.wcu as f64 / counted.max(1) as f64;
+            let fits = cost <= snapshot.capacity;
+            let all = plan.left_out.is_empty();
+            if fits && allowed.as_ref().is_none_or(|allowed| plan.sessions > allowed.plan.sessions) {
+                let tampered = self.tampered(snapshot, &rules, &kept).filter(|_| !in_force);
+                allowed = Some(Due { plan, rules, in_force, kept, tampered });
+            }
+            if fits && (all || price >= room.price) {
+                break;
+            }
+            room.price = if fits { price } else { price.max(room.price * 1.02) };
+        }
+        allowed.ok_or_else(|| WafError::Refused {
+            group: self.group.name().to_owned(),
+            action: "update",
+            reason: format!(
+                "it asks more for the rules than its documentation says, and not even fewer of them fit {} WCU; look at what \
+                 else the group holds, and report this",
+                snapshot.capacity
+            ),
+        })
+    }
+
+    /// What somebody else did to our rules: they are not what was put there.
+    fn tampered(&self, snapshot: &Snapshot, wanted: &[Rule], kept: &BTreeSet<String>) -> Option<String> {
+        let stranger = |name: &str| kept.contains(name) || self.journal.kept.contains(name);
+        let ours: Vec<&Rule> = snapshot.rules.iter().filter(|rule| is_ours(rule) && !stranger(rule.name())).collect();
+        if self.journal.is_new() {
+            return None;
+        }
+        let altered: Vec<&str> = ours
+            .iter()
+            .filter(|rule| {
+                let same = wanted.iter().find(|wanted| wanted.name() == rule.name());
+                same.is_some_and(|same| (&same.statement, &same.action) != (&rule.statement, &rule.action))
+            })
+            .map(|rule| rule.name())
+            .collect();
+        if altered.is_empty() && self.journal.knows(&fingerprint(ours.iter().copied())) {
+            return None;
+        }
+        let named = match altered.as_slice() {
+            [] => String::new(),
+            some => format!(", {} of them altered ({})", some.len(), some[..some.len().min(3)].join(", ")),
+        };
+        let since = self.journal.last.map_or(String::new(), |last| format!(" since {}", crate::time::rfc3339(last)));
+        Some(format!(
+            "somebody else changed our rules in the rule group {}{since}: it has {} rules of ours{named}; no other program may \
+             write them",
+            self.group.name(),
+            ours.len()
+        ))
+    }
+
+    /// Brings the group in step. A conflict or a busy WAF is tried again, from the reading on, with pauses and for a
+    /// bounded time. Before each update `held` tells whether the state is still ours, so that `desired` is what is wanted.
+    pub async fn sync(
+        &mut self,
+        author: Author<'_>,
+        held: &(dyn Fn() -> Result<(), StoreError> + Sync),
+    ) -> Result<Synced, WafError> {
+        let started = Instant::now();
+        let mut attempt = 0;
+        let mut tampered = None;
+        loop {
+            attempt += 1;
+            match self.try_sync(author, held, &mut tampered).await {
+                Err(error) if error.is_retryable() => {
+                    let pause = pause(&error, attempt, uuid::Uuid::new_v4().as_u128());
+                    if started.elapsed() + pause > PATIENCE {
+                        return Err(WafError::GivenUp { attempts: attempt, last: Box::new(error) });
+                    }
+                    tracing::warn!("{error}; trying again in {pause:.1?}");
+                    tokio::time::sleep(pause).await;
+                }
+                Err(error) => return Err(error),
+                Ok(mut synced) => {
+                    synced.due.tampered = tampered;
+                    return Ok(synced);
+                }
+            }
+        }
+    }
+
+    async fn try_sync(
+        &mut self,
+        author: Author<'_>,
+        held: &(dyn Fn() -> Result<(), StoreError> + Sync),
+        tampered: &mut Option<String>,
+    ) -> Result<Synced, WafError> {
+        let (snapshot, due) = self.due().await?;
+        if tampered.is_none() {
+            tampered.clone_from(&due.tampered);
+        }
+        let ours = due.rules.iter().filter(|rule| is_ours(rule) && !due.kept.contains(rule.name()));
+        let update = Update { plan: &due.plan, fingerprint: fingerprint(ours), kept: due.kept.clone() };
+        if !due.in_force {
+            held()?;
+            self.journal.intend(author, &update).await?;
+            let version = self.group.update(&snapshot, due.rules.clone()).await?;
+            self.read_back(&due.rules, &snapshot.version, &version).await?;
+        }
+        self.journal.confirm(author, &update).await?;
+        self.journal.record(author, &due.plan, &self.desired.blocks).await?;
+        let changed = !due.in_force;
+        Ok(Synced { due: Due { in_force: true, ..due }, changed })
+    }
+
+    /// Whether the group holds what was sent. `before` and `after` are its versions around the update.
+    async fn read_back(&self, sent: &[Rule], before: &str, after: &str) -> Result<(), WafError> {
+        for attempt in 1..=READ_BACK {
+            let snapshot = self.group.read().await?;
+            if is_in_force(sent, &snapshot.rules) {
+                return Ok(());
+            }
+            let group = self.group.name().to_owned();
+            if snapshot.version == after {
+                return Err(WafError::Different { group });
+            }
+            // Neither the old one nor ours: somebody was quick.
+            if snapshot.version != before {
+                return Err(WafError::Conflict { group });
+            }
+            tokio::time::sleep(Duration::from_millis(500) * attempt).await;
+        }
+        Err(WafError::Different { group: self.group.name().to_owned() })
+    }
 }
 
-/// At least a second, as WAF takes one update a second in the whole account, doubling, with up to half as
-/// much again by chance so that two programs do not stay in step.
-fn pause(attempt: u32, chance: u128) -> Duration {
-    let base = 1_000u64 << (attempt - 1).min(4);
+/// At least a second, as WAF takes one update a second in the whole account, with up to half as much again by chance so that
+/// two programs do not stay in step. A busy WAF is given ever more time.
+fn pause(error: &WafError, attempt: u32, chance: u128) -> Duration {
+    let doublings = if matches!(error, WafError::Conflict { .. }) { 0 } else { (attempt - 1).min(4) };
+    let base = 1_000u64 << doublings;
     Duration::from_millis(base + (chance % u128::from(base / 2)) as u64)
 }

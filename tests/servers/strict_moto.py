@@ -15,9 +15,13 @@ Control surface, plain HTTP and JSON:
     POST   /streamwarden-test/faults   [{"operation", "times", "error", "status"}, ...]: the next `times` such
                                        calls fail with that error code before they reach moto
     DELETE /streamwarden-test/faults   forgets them
+    POST   /streamwarden-test/waf      {"interfere": n}: after each of the next n GetRuleGroup, before anybody can
+                                       update, another writer adds a rule of its own at the end of the group;
+                                       {"price": f}: rules cost f times what is documented
 """
 
 import argparse
+import base64
 import functools
 import io
 import json
@@ -34,7 +38,7 @@ import moto.wafv2.models
 import moto.wafv2.urls
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
 from moto.wafv2.exceptions import WAFOptimisticLockException
-from moto.wafv2.models import GLOBAL_REGION, FakeIPSet
+from moto.wafv2.models import GLOBAL_REGION, FakeIPSet, FakeRule
 from moto.wafv2.responses import WAFV2Response
 from werkzeug.serving import make_server
 
@@ -49,6 +53,8 @@ class StrictWaf(WAFV2Response):
 
     # moto compares a lock token and stores the update in separate steps.
     lock = threading.Lock()
+    # What tests have asked for.
+    control = {"interfere": 0, "price": 1}
 
     def call_action(self):
         with self.lock:
@@ -99,7 +105,34 @@ class StrictWaf(WAFV2Response):
 
     def check_capacity(self):
         waf_rules.check_rules(self.request["Rules"], self.exists)
-        return json.dumps({"Capacity": waf_rules.capacity(self.request["Rules"])})
+        return json.dumps({"Capacity": waf_rules.capacity(self.request["Rules"]) * self.control["price"]})
+
+    def get_rule_group(self):
+        response = super().get_rule_group()
+        if self.control["interfere"] > 0:
+            self.control["interfere"] -= 1
+            for group in self.wafv2_backend.rule_groups.values():
+                self.add_foreign_rule(group)
+        return response
+
+    def add_foreign_rule(self, group):
+        """What another writer does between our reading and our update."""
+        number = self.control["interfere"]
+        statement = {
+            "SearchString": base64.b64encode(f"/theirs-{number}".encode()).decode(),
+            "FieldToMatch": {"UriPath": {}},
+            "TextTransformations": [{"Priority": 0, "Type": "NONE"}],
+            "PositionalConstraint": "EXACTLY",
+        }
+        metric = {"SampledRequestsEnabled": False, "CloudWatchMetricsEnabled": False, "MetricName": "theirs"}
+        rule = FakeRule(
+            name=f"theirs-{number}",
+            priority=max((rule.priority for rule in group.rules), default=-1) + 1,
+            statement={"ByteMatchStatement": statement},
+            visibility_config=metric,
+            action={"Allow": {}},
+        )
+        group.update(None, [*group.rules, rule], None, None)
 
     def create_rule_group(self):
         self.check_group()
@@ -114,7 +147,7 @@ class StrictWaf(WAFV2Response):
     def update_rule_group(self):
         self.check_group()
         group = self.named_group()
-        waf_rules.check_capacity_fits(self.request.get("Rules", []), group.capacity)
+        waf_rules.check_capacity_fits(self.request.get("Rules", []), group.capacity // self.control["price"])
         # An update replaces all mutable settings (facts 4.6); moto keeps those that are absent or empty.
         group.rules, group.description, group.custom_response_bodies = [], "", None
         response = super().update_rule_group()
@@ -241,6 +274,8 @@ class Control:
                     ]
                 except (ValueError, KeyError, TypeError) as error:
                     answer, status = {"error": repr(error)}, 400
+            elif request == ("POST", "waf"):
+                StrictWaf.control.update(json.loads(body))
             else:
                 answer, status = {"error": f"no such control: {' '.join(request)}"}, 404
             answer = json.dumps(answer).encode()

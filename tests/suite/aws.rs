@@ -12,7 +12,8 @@ use aws_sdk_wafv2::types::{
 use aws_sdk_wafv2::{Client, primitives::Blob};
 
 use crate::support::servers::{self, AwsServer};
-use crate::support::{Place, fixtures, shared};
+use crate::support::waf::{WebRequest, matching};
+use crate::support::{Place, fixtures, shared, token};
 
 /// A client of the tests' own, for what the program does not do: making groups and rules of others.
 pub fn waf(server: &AwsServer) -> Client {
@@ -61,7 +62,7 @@ pub async fn make_group(client: &Client, capacity: i64) -> String {
 }
 
 /// A rule that somebody else has put into the group.
-fn foreign_rule(name: &str, priority: i32) -> Rule {
+pub fn foreign_rule(name: &str, priority: i32) -> Rule {
     let statement = ByteMatchStatement::builder()
         .search_string(Blob::new("/health"))
         .field_to_match(FieldToMatch::builder().uri_path(UriPath::builder().build()).build())
@@ -92,7 +93,7 @@ pub async fn read_group(client: &Client, id: &str) -> Group {
     Group { rules: group.rules.unwrap_or_default(), description: group.description }
 }
 
-async fn put_rules(client: &Client, id: &str, rules: Vec<Rule>) {
+pub async fn put_rules(client: &Client, id: &str, rules: Vec<Rule>) {
     let lock =
         client.get_rule_group().name("guard").scope(Scope::Cloudfront).id(id).send().await.unwrap().lock_token.unwrap();
     client
@@ -109,24 +110,21 @@ async fn put_rules(client: &Client, id: &str, rules: Vec<Rule>) {
         .unwrap();
 }
 
-/// What the patterns of our rules match: the ids between the anchors.
-fn ids_in(rules: &[Rule]) -> BTreeSet<String> {
-    let mut ids = BTreeSet::new();
-    for rule in rules.iter().filter(|rule| rule.name().starts_with("streamwarden-")) {
-        let statement = rule.statement().unwrap();
-        if let Some(bytes) = statement.byte_match_statement() {
-            let text = String::from_utf8(bytes.search_string().as_ref().to_vec()).unwrap();
-            ids.insert(text.strip_prefix('/').unwrap().strip_suffix('.').unwrap().to_owned());
-        } else {
-            let regex = statement.regex_match_statement().unwrap().regex_string();
-            let inner = regex.strip_prefix("^/(?:").unwrap().strip_suffix(")\\.").unwrap();
-            ids.extend(inner.split('|').map(str::to_owned));
-        }
-    }
-    ids
+/// The sessions of the place that our rules match, by what WAF does with a request of theirs.
+pub fn matched(place: &Place, rules: &[Rule]) -> BTreeSet<String> {
+    let sessions = place
+        .query("SELECT session_id FROM activity WHERE session_id IS NOT NULL UNION SELECT session_id FROM revocations");
+    let ours: Vec<Rule> = rules.iter().filter(|rule| rule.name().starts_with("streamwarden-")).cloned().collect();
+    let sessions = sessions.iter().map(|row| row["session_id"].as_str().unwrap().to_owned());
+    sessions.filter(|id| matching(&ours, &request_of(id)).is_some()).collect()
 }
 
-fn operations(server: &AwsServer, service: &str) -> Vec<String> {
+/// A request of a Secure Media Delivery session.
+pub fn request_of(session: &str) -> WebRequest {
+    WebRequest { path: format!("/{}/live/a.m3u8", token(session)), ..WebRequest::default() }
+}
+
+pub fn operations(server: &AwsServer, service: &str) -> Vec<String> {
     server.calls().into_iter().filter(|call| call.service == service).map(|call| call.operation).collect()
 }
 
@@ -162,7 +160,7 @@ async fn logs_from_s3_become_rules_that_hold_just_the_found_sessions_until_they_
     let active: BTreeSet<String> = active.iter().map(|row| row["session_id"].as_str().unwrap().to_owned()).collect();
     assert_eq!(active.len(), 8);
     let group = read_group(&waf, &id).await;
-    assert_eq!(ids_in(&group.rules), active);
+    assert_eq!(matched(&place, &group.rules), active);
     assert_eq!(group.description.as_deref(), Some("Revoked sessions"), "an update keeps what is not ours");
     let fetched: Vec<_> = server.calls().into_iter().filter(|call| call.operation == "GetObject").collect();
     assert_eq!(fetched.len(), 35, "each object is fetched once");
@@ -223,7 +221,7 @@ async fn rules_of_others_are_left_alone_and_use_up_room() {
     assert_eq!(place.json(0, &["run", "--output", "json"])["waf"]["sessions"], 1);
     let rules = read_group(&waf, &id).await.rules;
     assert_eq!(rules[..2], theirs);
-    assert_eq!(ids_in(&rules).len(), 1);
+    assert_eq!(matched(&place, &rules).len(), 1);
     // Emptied of ours, theirs are still there.
     place.json(0, &["run", "--output", "json", "--now", "2026-11-20T23:00:00Z"]);
     assert_eq!(read_group(&waf, &id).await.rules, theirs);
@@ -235,14 +233,15 @@ async fn what_does_not_fit_is_kept_and_said() {
     let waf = waf(&server);
     let id = make_group(&waf, 3).await;
     let place = Place::new(&waf_config(&id)).with_env(server.env());
-    let lines: Vec<String> = (0..20).flat_map(|n| shared(&format!("SharedSession{n:03}"), 20, 10, 10)).collect();
+    let lines: Vec<String> =
+        (b'a'..b'u').flat_map(|letter| shared(&format!("{}SharedSess00", letter as char), 20, 10, 10)).collect();
     place.write_log("E1.2026-11-20-20.aaaa.gz", &lines);
     let summary = place.json(3, &["run", "--output", "json"]);
     assert_eq!(summary["revoked"], 20);
     let (fit, left_out) = (summary["waf"]["sessions"].as_u64().unwrap(), summary["waf"]["left_out"].as_u64().unwrap());
     assert_eq!(fit + left_out, 20);
     assert!(left_out > 0 && summary["alarms"][0].as_str().unwrap().contains("do not fit"), "{summary}");
-    assert_eq!(ids_in(&read_group(&waf, &id).await.rules).len() as u64, fit);
+    assert_eq!(matched(&place, &read_group(&waf, &id).await.rules).len() as u64, fit);
     assert_eq!(place.query("SELECT session_id FROM active_revocations").len(), 20, "none is lost from the history");
 }
 
@@ -258,9 +257,13 @@ async fn a_conflict_is_read_again_and_a_busy_waf_is_tried_again() {
     assert_eq!(summary["waf"]["changed"], true);
     let calls = operations(&server, "wafv2");
     let after_creation: Vec<&str> = calls.iter().map(String::as_str).skip(1).collect();
-    let round = ["GetRuleGroup", "UpdateRuleGroup"];
-    assert_eq!(after_creation, [round, round, round].concat(), "each conflict is followed by a new reading");
-    assert_eq!(ids_in(&read_group(&waf, &id).await.rules).len(), 1);
+    let round = ["GetRuleGroup", "CheckCapacity", "UpdateRuleGroup"];
+    let expected = [&round[..], &round[..], &round[..], &["GetRuleGroup"]].concat();
+    assert_eq!(
+        after_creation, expected,
+        "each conflict is followed by a new reading, the update by one that looks whether it is there"
+    );
+    assert_eq!(matched(&place, &read_group(&waf, &id).await.rules).len(), 1);
 
     server.fail_next("UpdateRuleGroup", 1, "ThrottlingException", 400);
     let expired = place.json(0, &["run", "--output", "json", "--now", "2026-11-20T23:00:00Z"]);
@@ -289,7 +292,7 @@ async fn a_waf_that_refuses_fails_the_run_but_loses_nothing() {
     let id = make_group(&waf, 100).await;
     place.configure("logs", &waf_config(&id));
     assert_eq!(place.json(0, &["run", "--output", "json"])["waf"]["changed"], true);
-    assert_eq!(ids_in(&read_group(&waf, &id).await.rules).len(), 1);
+    assert_eq!(matched(&place, &read_group(&waf, &id).await.rules).len(), 1);
 }
 
 /// A disk on which no file can grow beyond half a kilobyte stands for a full one.
@@ -381,7 +384,7 @@ async fn mode_count_counts_and_mode_observe_touches_nothing() {
     assert_eq!(place.json(0, &["run", "--output", "json"])["revoked"], 1);
     let rules = read_group(&waf, &id).await.rules;
     assert!(rules[0].action().unwrap().count().is_some() && rules[0].action().unwrap().block().is_none());
-    assert_eq!(ids_in(&rules).into_iter().collect::<Vec<_>>(), ["SharedSess02"]);
+    assert_eq!(matched(&place, &rules).into_iter().collect::<Vec<_>>(), ["SharedSess02"]);
 }
 
 #[tokio::test]
@@ -439,7 +442,7 @@ async fn lowering_a_mode_lifts_what_was_blocked_by_it() {
         place.configure("logs", &format!("{}\n{more}", waf_config(&id)));
         let summary = place.json(0, &["run", "--output", "json"]);
         assert_eq!(summary["waf"]["sessions"], held, "{more}");
-        assert_eq!(ids_in(&read_group(&waf, &id).await.rules).len(), held, "{more}");
+        assert_eq!(matched(&place, &read_group(&waf, &id).await.rules).len(), held, "{more}");
     }
 }
 

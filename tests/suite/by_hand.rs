@@ -87,7 +87,7 @@ fn tokens_are_blocked_by_their_fragment() {
     assert_eq!(place.run(&["revoke", "TokenSess0001", "--credential", "nonsense"]).code, 3);
     assert_eq!(place.run(&["revoke", "TokenSess0001", "--credential", token]).code, 0);
     let plan = place.run(&["waf", "plan"]).stdout;
-    assert!(plan.contains("cookie:playback") && plan.contains("q3VvT-2bWlY_9dXf4kzM0a"), "{plan}");
+    assert!(plan.contains("cookie:playback") && plan.contains("q3VvT-2bWlY_9dXf["), "{plan}");
     assert!(!plan.contains("BcDeFgHiJkLmNoPqRsTuV"), "never enough to play: {plan}");
 }
 

@@ -173,6 +173,16 @@ impl AwsServer {
         self.control("POST", "faults", &faults.to_string());
     }
 
+    /// After each of the next `times` readings of a rule group, before anybody can update it, somebody else adds a rule.
+    pub fn interfere(&self, times: u32) {
+        self.control("POST", "waf", &json!({"interfere": times}).to_string());
+    }
+
+    /// Rules cost so many times what is documented.
+    pub fn price(&self, times: u32) {
+        self.control("POST", "waf", &json!({"price": times}).to_string());
+    }
+
     /// Sends one request to the server's control surface and returns the JSON of its answer.
     fn control(&self, method: &str, what: &str, body: &str) -> Value {
         let mut stream = TcpStream::connect(&self.0.address).expect("connect to strict_moto.py");
