@@ -393,3 +393,138 @@ fn pause(error: &WafError, attempt: u32, chance: u128) -> Duration {
     let base = 1_000u64 << doublings;
     Duration::from_millis(base + (chance % u128::from(base / 2)) as u64)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use async_trait::async_trait;
+
+    use super::*;
+    use crate::engine::Engine;
+    use crate::session::component::Component;
+    use crate::store::{MemoryStore, Store};
+
+    /// A group that spoils some of the updates that it accepts, as it is told to.
+    struct Spoiling {
+        group: Mutex<Snapshot>,
+        spoil: Mutex<Vec<Spoil>>,
+    }
+
+    #[derive(Clone, Copy, PartialEq)]
+    enum Spoil {
+        /// It keeps all rules but one.
+        LosesOne,
+        /// The old rules are read once more.
+        IsStale,
+        /// Somebody writes right after us.
+        IsOverwritten,
+    }
+
+    impl Spoiling {
+        fn new(spoil: &[Spoil]) -> Spoiling {
+            let group = Snapshot { capacity: 100, rules: vec![], version: "0".into() };
+            Spoiling { group: Mutex::new(group), spoil: Mutex::new(spoil.to_vec()) }
+        }
+
+        fn next(&self, among: &[Spoil]) -> Option<Spoil> {
+            let mut spoil = self.spoil.lock().unwrap();
+            spoil.first().copied().filter(|next| among.contains(next)).inspect(|_| {
+                spoil.remove(0);
+            })
+        }
+    }
+
+    #[async_trait]
+    impl RuleGroup for Spoiling {
+        fn name(&self) -> &str {
+            "spoiling"
+        }
+
+        async fn read(&self) -> Result<Snapshot, WafError> {
+            let group = self.group.lock().unwrap().clone();
+            if group.version != "0" && self.next(&[Spoil::IsStale]).is_some() {
+                return Ok(Snapshot { rules: vec![], version: "0".into(), ..group });
+            }
+            Ok(group)
+        }
+
+        async fn cost(&self, rules: Vec<Rule>) -> Result<u64, WafError> {
+            Ok(2 * rules.len() as u64)
+        }
+
+        async fn update(&self, since: &Snapshot, mut rules: Vec<Rule>) -> Result<String, WafError> {
+            let mut group = self.group.lock().unwrap();
+            if since.version != group.version {
+                return Err(WafError::Conflict { group: "spoiling".into() });
+            }
+            let next = |version: &str| (version.parse::<u32>().unwrap() + 1).to_string();
+            let ours = next(&group.version);
+            group.version.clone_from(&ours);
+            match self.next(&[Spoil::LosesOne, Spoil::IsOverwritten]) {
+                Some(Spoil::LosesOne) => drop(rules.pop()),
+                Some(_) => {
+                    rules.clear();
+                    group.version = next(&ours);
+                }
+                None => {}
+            }
+            group.rules = rules;
+            Ok(ours)
+        }
+    }
+
+    async fn sync_with(group: &Spoiling) -> (Result<Synced, WafError>, Vec<String>) {
+        let engine = Engine::new(&crate::config::Engine::default()).unwrap();
+        let store = MemoryStore::default();
+        let now = "2026-11-20T21:00:00Z".parse().unwrap();
+        let session = engine.session_over(&store, now).await.unwrap();
+        let journal = Journal::read(&session, "id").await.unwrap();
+        let mut desired = Desired::default();
+        let credential = Credential { component: Component::PathStart, text: "Session00001".into() };
+        let block = Block {
+            session_id: "Session00001".into(),
+            mode: Mode::Enforce,
+            origin: Origin::Manual,
+            strength: None,
+            score: 0.0,
+            revoked_at: Some(now),
+            still_active: true,
+            targets: vec![],
+        };
+        desired.add(block, Target { session_id: "Session00001".into(), credential });
+        let author = Author { store: &store as &dyn Store, now, run_id: "run" };
+        let synced = Reconciliation::new(&session, group, desired, journal).sync(author, &|| Ok(())).await;
+        let session = engine.session_over(&store, now).await.unwrap();
+        #[derive(Deserialize)]
+        struct Row {
+            event: String,
+        }
+        const SYNCS: Sql = Sql { file: "test", text: "SELECT event FROM syncs ORDER BY sequence" };
+        let rows: Vec<Row> = fetch(&session, SYNCS, vec![]).await.unwrap();
+        (synced, rows.into_iter().map(|row| row.event).collect())
+    }
+
+    #[tokio::test]
+    async fn what_waf_does_not_hold_after_an_update_is_no_success() {
+        let (synced, events) = sync_with(&Spoiling::new(&[Spoil::LosesOne])).await;
+        assert!(matches!(synced, Err(WafError::Different { .. })), "{synced:?}");
+        assert_eq!(events, ["intended"], "and it is not recorded as one");
+    }
+
+    #[tokio::test]
+    async fn a_reading_that_comes_late_is_waited_for() {
+        let (synced, events) = sync_with(&Spoiling::new(&[Spoil::IsStale])).await;
+        assert!(synced.is_ok_and(|synced| synced.changed && synced.due.tampered.is_none()));
+        assert_eq!(events, ["intended", "confirmed"]);
+    }
+
+    #[tokio::test]
+    async fn who_overwrites_us_is_no_end_of_it() {
+        let group = Spoiling::new(&[Spoil::IsOverwritten]);
+        let (synced, events) = sync_with(&group).await;
+        assert!(synced.is_ok_and(|synced| synced.changed));
+        assert_eq!(group.group.lock().unwrap().rules.len(), 1);
+        assert_eq!(events, ["intended", "intended", "confirmed"]);
+    }
+}
