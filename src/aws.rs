@@ -14,6 +14,8 @@ const CLOUDFRONT_REGION: &str = "us-east-1";
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const READ_TIMEOUT: Duration = Duration::from_secs(30);
+/// For a call of WAF with all its attempts.
+const WAF_TIMEOUT: Duration = Duration::from_secs(20);
 
 async fn environment() -> SdkConfig {
     aws_config::defaults(BehaviorVersion::latest())
@@ -62,8 +64,13 @@ pub async fn state_clients() -> (aws_sdk_s3::Client, HashMap<String, String>) {
 /// A client for the WAF of CloudFront.
 pub async fn waf_client() -> aws_sdk_wafv2::Client {
     let environment = environment().await;
-    let config =
-        aws_sdk_wafv2::config::Builder::from(&environment).region(Region::from_static(CLOUDFRONT_REGION)).build();
+    // A sync has its own patience, and a state is locked meanwhile.
+    let timeouts = TimeoutConfig::builder().connect_timeout(CONNECT_TIMEOUT).operation_timeout(WAF_TIMEOUT).build();
+    let config = aws_sdk_wafv2::config::Builder::from(&environment)
+        .region(Region::from_static(CLOUDFRONT_REGION))
+        .retry_config(RetryConfig::standard().with_max_attempts(3))
+        .timeout_config(timeouts)
+        .build();
     aws_sdk_wafv2::Client::from_conf(config)
 }
 

@@ -11,8 +11,8 @@ use crate::history::{Event, EventKind, Origin, Recorder, Standing};
 use crate::pass::Warden;
 use crate::rows;
 use crate::schema::Table;
-use crate::session::Scheme;
 use crate::session::component::Credential;
+use crate::session::{Scheme, secure_media_delivery};
 use crate::smd_table::Contents;
 use crate::store::Store;
 use crate::time::Span;
@@ -69,6 +69,7 @@ pub async fn revoke(
     store: &dyn Store,
     order: &Order<'_>,
     credentials: &[String],
+    scheme: Option<&str>,
     ttl: Span,
 ) -> anyhow::Result<Done> {
     let now = order.now;
@@ -84,7 +85,7 @@ pub async fn revoke(
     for id in order.sessions {
         // What the logs show of it is enough, and knows when its tokens expire.
         if !credentials.is_empty() || !known.contains(id) {
-            match credentials_of(&warden.config.sessions, id, credentials) {
+            match credentials_of(&warden.config.sessions, scheme, id, credentials) {
                 Ok(given) => {
                     matched.extend(given.into_iter().map(|(scheme, credential)| (id.as_str(), scheme, credential)));
                 }
@@ -173,21 +174,37 @@ pub async fn take_in(
     taken.refused.extend(contents.unusable.iter().map(|(session, why)| (session.clone(), (*why).to_owned())));
     let mut matched: Vec<(&str, &'static str, Credential)> = Vec::new();
     let retention = warden.config.activity_retention.delta();
-    for row in contents.manual.iter().filter(|row| row.ttl > now) {
+    for row in &contents.manual {
         let id = row.session_id.as_str();
         let standing = standings.get(id).unwrap_or(&nothing);
+        let active = standing.active.as_ref().filter(|active| active.expires_at > now);
+        if row.ttl <= now {
+            if active.is_some_and(|active| active.origin == Origin::Dynamodb) {
+                let reason = Some("the ttl of its row was put back");
+                recorder.by_hand(EventKind::Restored, Origin::Dynamodb, id, reason, None);
+            }
+            continue;
+        }
         if standing.restored_at.is_some_and(|restored| row.last_updated.is_none_or(|updated| updated <= restored)) {
             continue;
         }
-        let kind = match &standing.active {
+        let expires_at = row.ttl.min(now + retention);
+        let kind = match active {
+            // The ttl was put back.
+            Some(active) if active.origin == Origin::Dynamodb && row.ttl < active.expires_at => EventKind::Revoked,
             // Half of the time is left, or all of it that there is.
-            Some(active) if active.origin != Origin::Auto && active.expires_at >= row.ttl.min(now + retention / 2) => {
+            Some(active)
+                if active.origin == Origin::Dynamodb && active.expires_at >= row.ttl.min(now + retention / 2) =>
+            {
                 continue;
             }
             Some(active) if active.origin == Origin::Dynamodb => EventKind::Extended,
+            // Another block that lasts as long is not made shorter.
+            Some(active) if active.expires_at >= expires_at => continue,
             _ => EventKind::Revoked,
         };
-        match credentials_of(&warden.config.sessions, id, &[]) {
+        // It is their id that the table has, whatever other schemes there are.
+        match credentials_of(&warden.config.sessions, Some(secure_media_delivery::NAME), id, &[]) {
             Ok(own) => matched.extend(own.into_iter().map(|(scheme, credential)| (id, scheme, credential))),
             Err(_) if known.contains(id) => {}
             Err(why) => {
@@ -195,15 +212,11 @@ pub async fn take_in(
                 continue;
             }
         }
-        let expires_at = row.ttl.min(now + retention);
         recorder.by_hand(kind, Origin::Dynamodb, id, row.reason.as_deref(), Some(expires_at));
     }
     for (id, standing) in &standings {
-        let taken_in = standing.active.as_ref().is_some_and(|active| active.origin == Origin::Dynamodb);
-        if taken_in
-            && !contents.sessions.contains(*id)
-            && standing.active.as_ref().is_some_and(|active| active.expires_at > now)
-        {
+        let active = standing.active.as_ref().filter(|active| active.expires_at > now);
+        if active.is_some_and(|active| active.origin == Origin::Dynamodb) && !contents.sessions.contains(*id) {
             let reason = Some("its row is gone from the table");
             recorder.by_hand(EventKind::Restored, Origin::Dynamodb, id, reason, None);
         }
@@ -214,18 +227,37 @@ pub async fn take_in(
     Ok(taken)
 }
 
-/// What WAF is to match for a session: what was given, or its id where that is the credential. Both as the first scheme that
-/// takes them has it.
-fn credentials_of(schemes: &[Scheme], id: &str, given: &[String]) -> Result<Vec<(&'static str, Credential)>, String> {
+/// What WAF is to match for a session: what was given, or its id where that is the credential; of the scheme that is named,
+/// or of the only one that takes it.
+fn credentials_of(
+    schemes: &[Scheme],
+    named: Option<&str>,
+    id: &str,
+    given: &[String],
+) -> Result<Vec<(&'static str, Credential)>, String> {
+    let schemes = || schemes.iter().filter(|scheme| named.is_none_or(|named| named == scheme.name()));
+    if schemes().next().is_none() {
+        return Err(format!("the config has no [[session]] of the scheme {}", named.unwrap_or("that is needed")));
+    }
     if given.is_empty() {
-        let own = schemes.iter().find_map(|scheme| Some((scheme.name(), scheme.credential_of_id(id)?)));
-        return own.map(|own| vec![own]).ok_or_else(|| {
-            "no request of it was seen, and its id is not what WAF matches: give a token or signature of it with --credential"
-                .to_owned()
-        });
+        let own = schemes().filter_map(|scheme| Some((scheme.name(), scheme.credential_of_id(id)?)));
+        let mut own: Vec<(&'static str, Credential)> = own.collect();
+        own.dedup();
+        return match own.len() {
+            0 => Err(
+                "no request of it was seen, and its id is not what WAF matches: a token or signature of it is needed \
+                      (revoke --credential)"
+                    .to_owned(),
+            ),
+            1 => Ok(own),
+            // One scheme's id may be somebody else's in another.
+            _ => Err("no request of it was seen, and it may be an id of several schemes of the config: say of which \
+                      (revoke --scheme)"
+                .to_owned()),
+        };
     }
     let of = |text: &String| {
-        let found = schemes.iter().find_map(|scheme| Some((scheme.name(), scheme.credential_of_text(text)?)));
+        let found = schemes().find_map(|scheme| Some((scheme.name(), scheme.credential_of_text(text)?)));
         found.ok_or_else(|| {
             "--credential is no token, signature or key by which a scheme of the config is matched".to_owned()
         })

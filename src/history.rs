@@ -126,7 +126,7 @@ impl Standing {
             EventKind::Restored => {
                 self.active = None;
                 self.held = false;
-                if event.origin != Origin::Auto {
+                if event.origin == Origin::Manual {
                     self.restored_at = Some(event.time);
                 }
             }

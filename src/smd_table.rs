@@ -88,7 +88,7 @@ impl Contents {
             return;
         }
         let Some(ttl) = time("ttl") else {
-            self.unusable.insert(session_id, "it has no ttl, so that it would never end");
+            self.unusable.insert(session_id, "its ttl is missing or no number, so that it would never end");
             return;
         };
         self.manual.push(ManualRow { session_id, reason: text("reason"), last_updated: time("last_updated"), ttl });

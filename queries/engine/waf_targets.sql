@@ -1,15 +1,23 @@
 -- What WAF has to match: each active session with its credentials, and how many sessions were seen with each.
 -- A null credential: none is known.
-WITH shared AS (
-    SELECT component, credential, COUNT(DISTINCT session_id) AS sessions
-    FROM credentials
-    GROUP BY component, credential
+WITH known AS (
+    SELECT
+        active_revocations.session_id,
+        credentials.component,
+        credentials.credential
+    FROM active_revocations
+    JOIN credentials ON credentials.session_id = active_revocations.session_id
+    -- A token that has expired plays no more; with some minutes for clocks that differ. What a person blocks stays so until its
+    -- time is over: where the id is what WAF matches, the next token has the same.
+    WHERE active_revocations.origin <> 'auto'
+        OR credentials.unknown_expiry
+        OR credentials.token_expires > $now - INTERVAL '10 minutes'
 ),
-known AS (
-    -- A token that has expired plays no more; with some minutes for clocks that differ.
-    SELECT session_id, component, credential
+shared AS (
+    SELECT credentials.component, credentials.credential, COUNT(DISTINCT credentials.session_id) AS sessions
     FROM credentials
-    WHERE unknown_expiry OR token_expires > $now - INTERVAL '10 minutes'
+    WHERE credentials.credential IN (SELECT credential FROM known)
+    GROUP BY credentials.component, credentials.credential
 )
 SELECT
     active_revocations.session_id,

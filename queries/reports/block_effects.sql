@@ -5,6 +5,7 @@ WITH stays AS (
         session_id, mode, event, revoked_at, time AS applied_at,
         LEAD(time) OVER (PARTITION BY rule_group, session_id ORDER BY sequence) AS lifted_at
     FROM enforcement
+    WHERE event IN ('applied', 'lifted')
 ),
 blocks AS (
     SELECT session_id, revoked_at, applied_at, lifted_at

@@ -22,6 +22,9 @@ pub struct RevokeArgs {
     /// A token, signature or key of the session, where its id is not what WAF matches; several may be given.
     #[arg(long)]
     credential: Vec<String>,
+    /// The scheme of the config that it belongs to, where several could take it and no request of it was seen.
+    #[arg(long)]
+    scheme: Option<String>,
     /// For how long, as 24h; not longer than activity_retention of the state.
     #[arg(long, default_value = "24h")]
     ttl: Span,
@@ -52,7 +55,7 @@ struct HandArgs {
 }
 
 enum What<'a> {
-    Revoke { credentials: &'a [String], ttl: Span },
+    Revoke { credentials: &'a [String], scheme: Option<&'a str>, ttl: Span },
     Restore,
 }
 
@@ -60,7 +63,7 @@ pub async fn revoke(common: &Common, args: RevokeArgs) -> anyhow::Result<Exit> {
     if args.session == "-" && !args.credential.is_empty() {
         return Err(UsageError("--credential is for one session, not for a list".to_owned()).into());
     }
-    let what = What::Revoke { credentials: &args.credential, ttl: args.ttl };
+    let what = What::Revoke { credentials: &args.credential, scheme: args.scheme.as_deref(), ttl: args.ttl };
     run(common, &args.session, what, &args.common).await
 }
 
@@ -70,7 +73,7 @@ pub async fn restore(common: &Common, args: RestoreArgs) -> anyhow::Result<Exit>
 
 async fn run(common: &Common, session: &str, what: What<'_>, args: &HandArgs) -> anyhow::Result<Exit> {
     let config = common.load()?;
-    let now = common.clock(&config).now();
+    let clock = common.clock(&config);
     if let What::Revoke { ttl, .. } = what {
         if ttl.is_zero() {
             return Err(UsageError("--ttl must be longer than nothing".to_owned()).into());
@@ -90,14 +93,17 @@ async fn run(common: &Common, session: &str, what: What<'_>, args: &HandArgs) ->
         return Err(UsageError("--sync: the config names no rule group: [waf] name and id".to_owned()).into());
     }
     let actor = actor();
-    let order = Order { sessions: &sessions, reason: args.reason.as_deref(), actor: &actor, now };
     let root = Root::connect(&warden.config.state).await;
     // A run takes seconds: a person waits for it.
     let lock = StateLock::acquire(&root, true, warden.config.lease).await?;
+    let now = clock.now();
+    let order = Order { sessions: &sessions, reason: args.reason.as_deref(), actor: &actor, now };
     let worked = async {
         let store = DeltaStore::open_or_create(&root, &lock).await?;
         let done = match what {
-            What::Revoke { credentials, ttl } => by_hand::revoke(&warden, &store, &order, credentials, ttl).await?,
+            What::Revoke { credentials, scheme, ttl } => {
+                by_hand::revoke(&warden, &store, &order, credentials, scheme, ttl).await?
+            }
             What::Restore => by_hand::restore(&warden, &store, &order).await?,
         };
         let synced = match group.filter(|_| args.sync) {
@@ -160,8 +166,10 @@ fn tell(
 fn sessions(session: &str) -> anyhow::Result<BTreeSet<String>> {
     let sessions: BTreeSet<String> = match session {
         "-" => {
-            let lines = std::io::stdin().lock().lines().collect::<Result<Vec<String>, _>>()?;
-            lines.iter().map(|line| line.trim()).filter(|line| !line.is_empty()).map(str::to_owned).collect()
+            // What is no text is no id, and refused as such.
+            let lines = std::io::stdin().lock().split(b'\n').collect::<Result<Vec<Vec<u8>>, _>>()?;
+            let lines = lines.iter().map(|line| String::from_utf8_lossy(line).trim().to_owned());
+            lines.filter(|line| !line.is_empty()).collect()
         }
         session => BTreeSet::from([session.to_owned()]),
     };

@@ -8,6 +8,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
 use crate::cli::{Common, Exit};
 use crate::pass::{Options, Warden};
 use crate::store::StoreError;
+use crate::time::Clock;
 
 /// How long a pass that is under way may take to end after SIGTERM. It is cut off then, as safely as a kill:
 /// the next one takes up where it was.
@@ -30,7 +31,7 @@ pub async fn run(common: &Common) -> anyhow::Result<Exit> {
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
         }
-        let mut pass = std::pin::pin!(one_pass(&warden, clock.now()));
+        let mut pass = std::pin::pin!(one_pass(&warden, clock));
         let ending = tokio::select! {
             () = &mut pass => false,
             _ = terminate.recv() => true,
@@ -49,8 +50,8 @@ pub async fn run(common: &Common) -> anyhow::Result<Exit> {
 }
 
 /// A pass that fails is logged; the next one tries again.
-async fn one_pass(warden: &Warden, now: chrono::DateTime<chrono::Utc>) {
-    match warden.pass(now, Options::default()).await {
+async fn one_pass(warden: &Warden, clock: Clock) {
+    match warden.pass(clock, Options::default()).await {
         Ok(outcome) => {
             let summary = &outcome.summary;
             tracing::info!(

@@ -31,7 +31,7 @@ pub struct Args {
 
 pub async fn run(common: &Common, args: Args) -> anyhow::Result<Exit> {
     let config = common.load()?;
-    let now = common.clock(&config).now();
+    let clock = common.clock(&config);
     let warden = Warden::new(config).await?;
     let options = Options {
         dry_run: args.dry_run,
@@ -40,10 +40,10 @@ pub async fn run(common: &Common, args: Args) -> anyhow::Result<Exit> {
         retry_quarantined: args.retry_quarantined,
         progress: true,
     };
-    let outcome = warden.pass(now, options).await?;
+    let outcome = warden.pass(clock, options).await?;
     match args.output {
         Output::Json => print_json(&outcome.summary)?,
-        Output::Text => print(&text(&outcome, &rfc3339(now), args.dry_run))?,
+        Output::Text => print(&text(&outcome, args.dry_run))?,
     }
     outcome.log_alarms();
     Ok(match &outcome {
@@ -53,11 +53,15 @@ pub async fn run(common: &Common, args: Args) -> anyhow::Result<Exit> {
     })
 }
 
-fn text(outcome: &Outcome, now: &str, dry_run: bool) -> String {
+fn text(outcome: &Outcome, dry_run: bool) -> String {
     let summary = &outcome.summary;
     let (objects, rows) = (&summary.objects, &summary.rows);
-    let mut text =
-        format!("Run {} at {now}{}\n\n", summary.run_id, if dry_run { ", dry: nothing is written" } else { "" });
+    let mut text = format!(
+        "Run {} at {}{}\n\n",
+        summary.run_id,
+        rfc3339(outcome.now),
+        if dry_run { ", dry: nothing is written" } else { "" }
+    );
     let _ = writeln!(
         text,
         "  objects   {} listed: {} ingested, {} duplicate, {} quarantined",

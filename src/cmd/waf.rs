@@ -40,7 +40,8 @@ enum Action {
 
 pub async fn run(common: &Common, args: Args) -> anyhow::Result<Exit> {
     let config = common.load()?;
-    let now = common.clock(&config).now();
+    let clock = common.clock(&config);
+    let now = clock.now();
     let warden = Warden::new(config).await?;
     let group = warden.rule_group().await;
     let root = Root::connect(&warden.config.state).await;
@@ -65,7 +66,7 @@ pub async fn run(common: &Common, args: Args) -> anyhow::Result<Exit> {
                 // A state that is not there holds nothing to sync.
                 DeltaStore::open(&root).await?;
                 let store = DeltaStore::open_or_create(&root, &lock).await?;
-                let author = Author { store: &store, now, run_id: "" };
+                let author = Author { store: &store, now: clock.now(), run_id: "" };
                 anyhow::Ok(
                     enforce(&warden, Some(&group), author, &|| lock.check_held(), How::Sync { drop_unknown }).await?,
                 )

@@ -10,6 +10,7 @@ mod columnar;
 mod container;
 mod decode;
 pub mod fields;
+pub mod gunzip;
 mod json;
 mod text;
 
@@ -113,7 +114,7 @@ pub enum ReadError {
     /// The store failed in the middle: not the object's fault.
     #[error("reading stopped after {bytes} bytes: {source}")]
     Store { bytes: u64, source: std::io::Error },
-    #[error("broken gzip after {bytes} bytes: {source}")]
+    #[error("broken gzip ({bytes} bytes were read): {source}")]
     Gzip { bytes: u64, source: std::io::Error },
     #[error("{0}")]
     Format(String),

@@ -1,5 +1,7 @@
 //! The step from the history to the rule group: what is due, what is sent, and what a person should know of it.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use chrono::{DateTime, TimeDelta, Utc};
 use datafusion::common::ScalarValue;
 use datafusion::prelude::SessionContext;
@@ -11,7 +13,7 @@ use crate::engine::{EngineError, Sql, fetch, register, sql, timestamp};
 use crate::store::StoreError;
 use crate::time::rfc3339;
 use crate::waf::forecast::Rate;
-use crate::waf::journal::{Author, ENFORCED, Journal};
+use crate::waf::journal::{Author, ENFORCED, Journal, left_behind};
 use crate::waf::plan::{Desired, Plan, Room, plan};
 use crate::waf::sync::{Due, Reconciliation, desired};
 use crate::waf::{AwsRuleGroup, RuleGroup, WafError};
@@ -87,6 +89,8 @@ pub async fn enforce(
     };
     let journal = Journal::read(&session, group.id()).await?;
     let desired = desired(&session, &policy, Some(&journal), now).await?;
+    // Said once, when the other group comes into use.
+    let behind = if journal.is_new() { left_behind(&session, group.id()).await? } else { BTreeMap::new() };
     let mut reconciliation = Reconciliation::new(&session, group, desired, journal);
     reconciliation.manual_share = warden.manual_share();
     let (due, waf) = match how {
@@ -101,7 +105,13 @@ pub async fn enforce(
             (synced.due, if synced.changed { WafState::Updated } else { WafState::Unchanged })
         }
     };
-    let alarms = due_alarms(&due, group.name());
+    let mut alarms = due_alarms(&due, group.name());
+    alarms.extend(behind.iter().map(|(other, sessions)| {
+        format!(
+            "{sessions} sessions are still in the rules of the rule group with the id {other}, which the config no longer names: \
+             nobody takes them out; empty that group, or delete it"
+        )
+    }));
     finish(&session, due.plan, waf, &reconciliation.desired, alarms, now).await
 }
 
@@ -136,10 +146,12 @@ async fn finish(
     for (session, reason) in &desired.unmatchable {
         alarms.push(format!("session {session} cannot be blocked: {reason}"));
     }
-    if !plan.left_out.is_empty() {
+    let without_room =
+        plan.left_out.len() - desired.unmatchable.iter().map(|(session, _)| session).collect::<BTreeSet<_>>().len();
+    if without_room > 0 {
         alarms.push(format!(
             "{} of {} active sessions do not fit the rule group: {} of {} WCU are used",
-            plan.left_out.len(),
+            without_room,
             plan.left_out.len() as u64 + plan.sessions,
             plan.wcu + plan.foreign_wcu,
             plan.capacity

@@ -26,13 +26,16 @@ use crate::requests;
 use crate::rows;
 use crate::schema::Table;
 use crate::smd_table;
-use crate::store::{DeltaStore, MemoryStore, Root, StateLock, Store, StoreError};
-use crate::time::rfc3339;
+use crate::store::{DeltaStore, MemoryStore, Root, StateLock, Store, StoreError, Transaction};
+use crate::time::{Clock, rfc3339};
 use crate::upkeep::upkeep;
 use crate::waf::journal::Author;
 use crate::waf::{AwsRuleGroup, MAX_CAPACITY, WafError};
 use enforce::{Enforced, How, enforce, served};
 use summary::Summary;
+
+/// The application transaction of the last batch whose rows were looked through for blocked sessions that are served.
+const SERVED_UP_TO: &str = "served";
 
 const LAST_GOOD_RUN: Sql = sql!("engine/last_good_run.sql");
 
@@ -62,6 +65,8 @@ pub struct Options {
 /// What a pass did.
 #[derive(Debug)]
 pub struct Outcome {
+    /// The instant that the pass took for now.
+    pub now: DateTime<Utc>,
     pub summary: Summary,
     /// What was recorded.
     pub events: Vec<Event>,
@@ -121,8 +126,8 @@ impl Warden {
         self.config.waf.clone().unwrap_or_default().manual_share
     }
 
-    /// Runs once, under the lock of the state.
-    pub async fn pass(&self, now: DateTime<Utc>, options: Options) -> anyhow::Result<Outcome> {
+    /// Runs once, under the lock of the state. Its now is when it has the lock.
+    pub async fn pass(&self, clock: Clock, options: Options) -> anyhow::Result<Outcome> {
         let root = Root::connect(&self.config.state).await;
         if options.dry_run {
             let store = match DeltaStore::open(&root).await {
@@ -130,11 +135,11 @@ impl Warden {
                 Err(StoreError::Missing(_)) => MemoryStore::default(),
                 Err(error) => return Err(error.into()),
             };
-            return self.pass_on(&store, None, now, options).await;
+            return self.pass_on(&store, None, clock.now(), options).await;
         }
         let lock = StateLock::acquire(&root, options.wait, self.config.lease).await?;
         let outcome = match DeltaStore::open_or_create(&root, &lock).await {
-            Ok(store) => self.pass_on(&store, Some(&store), now, options).await,
+            Ok(store) => self.pass_on(&store, Some(&store), clock.now(), options).await,
             Err(error) => Err(error.into()),
         };
         lock.release().await;
@@ -174,7 +179,6 @@ impl Warden {
             retry_quarantined: options.retry_quarantined,
             by_arrival: None,
         };
-        let before = store.transaction(Table::Activity, INGEST).await?.unwrap_or(0);
         // What arrived since the last run that read all there was is read now, however long ago that is.
         let last_good = last_good_run(&self.engine.session_over(store, now).await?, now).await?;
         let places = requests::places(&self.config.logs, last_good.unwrap_or(now)).await;
@@ -264,7 +268,9 @@ impl Warden {
         summary.take_enforced(&enforced);
         if let Some(group) = &group {
             let session = self.engine.session_over(store, now).await?;
-            summary.alarms.extend(served(&session, group.id(), before).await?);
+            // A run that was cut off has told nobody.
+            let told = store.transaction(Table::Runs, SERVED_UP_TO).await?.unwrap_or(0);
+            summary.alarms.extend(served(&session, group.id(), told).await?);
         }
         summary.alarms.extend(failures.iter().cloned());
         summary.seconds.enforce = enforcing.elapsed().as_secs_f64();
@@ -275,7 +281,7 @@ impl Warden {
         }
         summary.seconds.total = started.elapsed().as_secs_f64();
 
-        let outcome = Outcome { summary, events, enforced, failures };
+        let outcome = Outcome { now, summary, events, enforced, failures };
         append_run(store, now, &outcome).await?;
         Ok(outcome)
     }
@@ -328,6 +334,7 @@ async fn append_run(store: &dyn Store, now: DateTime<Utc>, outcome: &Outcome) ->
         summary: serde_json::to_string(&outcome.summary)?,
     };
     let rows = rows::encode(Table::Runs.schema().stored(), &[run]).map_err(anyhow::Error::msg)?;
-    store.append(Table::Runs, vec![rows], &[]).await?;
+    let read = store.transaction(Table::Activity, INGEST).await?.unwrap_or(0);
+    store.append(Table::Runs, vec![rows], &[Transaction::new(SERVED_UP_TO, read)]).await?;
     Ok(())
 }

@@ -114,23 +114,29 @@ pub async fn record(
             vec![("after", ScalarValue::Int64(Some(decided))), ("held", ScalarValue::Boolean(Some(release_held)))];
         register(&session, "candidates", CANDIDATES, parameters).await?;
         let policy = Policy::new(&warden.config.guard, &warden.detectors, &warden.config.allow);
-        let mut first_blocks: Vec<(Draft, bool)> = Vec::new();
+        let mut first_blocks: Vec<Draft> = Vec::new();
         let mut cases = cases(&session, &recorder.events).await?;
         unsure = look_again(warden, &session, &mut cases, &policy, now).await?;
         for case in cases {
             let was_held = case.standing.held;
             match propose(&case.session_id, &case.findings, &case.standing, &case.facts, &policy, now) {
                 Some(Proposal::Block(draft)) if was_held && release_held => recorder.record(EventKind::Released, draft),
-                Some(Proposal::Block(draft)) => first_blocks.push((draft, was_held)),
+                // Only a person lets it go, however few come with it this time.
+                Some(Proposal::Block(_)) if was_held => {}
+                Some(Proposal::Block(draft)) => first_blocks.push(draft),
                 Some(Proposal::Extend(draft)) => recorder.record(EventKind::Extended, draft),
                 Some(Proposal::Observe(draft)) => recorder.record(EventKind::Observed, draft),
                 None => {}
             }
         }
         let guard = &warden.config.guard;
+        // Those that were held in that hour would have been blocks.
+        let since = now - TimeDelta::hours(1);
+        let recent_held = held.iter().filter(|event| event.time > since && !release_held).count() as u64;
+        let recent_blocks = recent_blocks + recent_held;
         if guard_trips(first_blocks.len(), recent_blocks, detection.sessions, guard) {
             let reason = format!(
-                "{} new blocks, {recent_blocks} in the last hour: more than the greater of guard.max_new_revocations = {} and \
+                "{} new blocks, {recent_blocks} (blocked or held) in the last hour: more than the greater of guard.max_new_revocations = {} and \
                  guard.max_share = {} of {} sessions",
                 first_blocks.len(),
                 guard.max_new_revocations,
@@ -141,16 +147,13 @@ pub async fn record(
                 "held {} sessions: {reason}; look at them and let them through with run --release-held",
                 first_blocks.len()
             ));
-            for (mut draft, was_held) in first_blocks {
-                // Held once is enough: nothing has changed for it.
-                if !was_held {
-                    draft.reason = format!("{}; held by the guard", draft.reason);
-                    draft.expires_at = None;
-                    recorder.record(EventKind::Held, draft);
-                }
+            for mut draft in first_blocks {
+                draft.reason = format!("{}; held by the guard", draft.reason);
+                draft.expires_at = None;
+                recorder.record(EventKind::Held, draft);
             }
         } else {
-            for (draft, _) in first_blocks {
+            for draft in first_blocks {
                 recorder.record(EventKind::Revoked, draft);
             }
         }

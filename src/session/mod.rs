@@ -9,7 +9,7 @@ mod custom;
 mod grammar;
 mod jwt;
 pub mod request;
-mod secure_media_delivery;
+pub mod secure_media_delivery;
 mod signed;
 mod stream_key;
 pub mod token;

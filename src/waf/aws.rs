@@ -43,6 +43,9 @@ impl AwsRuleGroup {
         let mut reason = aws::explain(&error);
         // Source: AWS WAF API Reference, "Common errors" and the errors of UpdateRuleGroup; that of a throttled call is in no list.
         let advice = match aws::code(&error) {
+            None if matches!(error, SdkError::TimeoutError(_)) => {
+                return WafError::Unavailable { group, action, reason };
+            }
             // It did not get there (the SDK has tried more than once), or nobody may say who we are.
             None => "",
             Some("WAFOptimisticLockException") => return WafError::Conflict { group },
@@ -78,7 +81,7 @@ impl AwsRuleGroup {
                 "; a quota of the account or the capacity of the group is reached: look at Service Quotas, or make a larger group"
             }
             Some("WAFInvalidParameterException" | "WAFConfigurationWarningException" | "WAFDuplicateItemException") => {
-                "; WAF takes one of the rules amiss: look whether it is one of others (waf show), else report this with the text above"
+                "; WAF does not take what was sent: look whether a rule of others is the cause (waf show), else report this"
             }
             Some(
                 "WAFInvalidOperationException" | "WAFAssociatedItemException" | "WAFSubscriptionNotFoundException",

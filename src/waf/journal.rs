@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::pack::patterns;
-use super::plan::{Block, Plan};
+use super::plan::{Block, Desired, Plan};
 use crate::config::Mode;
 use crate::engine::{EngineError, Sql, fetch, sql};
 use crate::rows;
@@ -21,6 +21,7 @@ use crate::schema::Table;
 use crate::store::{Store, StoreError};
 
 const KNOWN_RULES: Sql = sql!("engine/known_rules.sql");
+const LEFT_BEHIND: Sql = sql!("engine/left_behind.sql");
 /// The sessions that are in the rules of `$group`.
 pub const ENFORCED: Sql = sql!("engine/enforced.sql");
 const ENFORCEMENT_STATE: Sql = sql!("engine/enforcement_state.sql");
@@ -39,7 +40,7 @@ pub struct Journal {
     /// Names of rules of ours that were found there, that this state knows nothing of.
     pub kept: BTreeSet<String>,
     /// The sessions in the rules.
-    enforced: BTreeMap<String, Mode>,
+    enforced: BTreeMap<String, (Mode, i64)>,
     last_sync: i64,
     last_enforcement: i64,
 }
@@ -72,6 +73,7 @@ impl Journal {
         struct Enforced {
             session_id: String,
             mode: Mode,
+            credentials: Option<i64>,
         }
         #[derive(Deserialize)]
         struct State {
@@ -96,7 +98,10 @@ impl Journal {
             confirmed,
             kept,
             known: (!rows.is_empty()).then_some(known),
-            enforced: enforced.into_iter().map(|row| (row.session_id, row.mode)).collect(),
+            enforced: enforced
+                .into_iter()
+                .map(|row| (row.session_id, (row.mode, row.credentials.unwrap_or(0))))
+                .collect(),
             last_sync,
             last_enforcement,
         })
@@ -115,6 +120,11 @@ impl Journal {
     /// Id of the group.
     pub fn group(&self) -> &str {
         &self.group
+    }
+
+    /// Whether all of the sessions are in the rules already, so that only others can go.
+    pub fn has_all(&self, desired: &Desired) -> bool {
+        desired.blocks.iter().all(|block| self.enforced.contains_key(&block.session_id))
     }
 
     /// To be called before an update.
@@ -183,6 +193,7 @@ impl Journal {
             event: &'a str,
             session_id: &'a str,
             mode: Mode,
+            credentials: Option<i64>,
             revoked_at: Option<DateTime<Utc>>,
             rule_group: &'a str,
             run_id: &'a str,
@@ -191,17 +202,31 @@ impl Journal {
         let in_rules: BTreeSet<&str> = plan.rules.iter().flat_map(|rule| &rule.sessions).map(String::as_str).collect();
         let mut rows = Vec::new();
         let mut sequence = self.last_enforcement;
-        let mut row = |event, session_id, mode, revoked_at| {
+        let mut row = |event, session_id, mode, credentials, revoked_at| {
             sequence += 1;
-            rows.push(Row { time, sequence, event, session_id, mode, revoked_at, rule_group: &self.group, run_id });
+            rows.push(Row {
+                time,
+                sequence,
+                event,
+                session_id,
+                mode,
+                credentials,
+                revoked_at,
+                rule_group: &self.group,
+                run_id,
+            });
         };
-        for (session, mode) in self.enforced.iter().filter(|(session, _)| !in_rules.contains(session.as_str())) {
-            row("lifted", session, *mode, None);
+        for (session, (mode, _)) in self.enforced.iter().filter(|(session, _)| !in_rules.contains(session.as_str())) {
+            row("lifted", session, *mode, None, None);
         }
         for block in blocks.iter().filter(|block| in_rules.contains(block.session_id.as_str())) {
-            if self.enforced.get(&block.session_id) != Some(&block.mode) {
-                row("applied", &block.session_id, block.mode, block.revoked_at);
-            }
+            let credentials = block.targets.len() as i64;
+            let event = match self.enforced.get(&block.session_id) {
+                Some((mode, before)) if *mode == block.mode && *before >= credentials => continue,
+                Some((mode, _)) if *mode == block.mode => "widened",
+                _ => "applied",
+            };
+            row(event, &block.session_id, block.mode, Some(credentials), block.revoked_at);
         }
         append(author.store, Table::Enforcement, &rows).await?;
         self.last_enforcement = sequence;
@@ -220,6 +245,17 @@ async fn append<T: Serialize>(store: &dyn Store, table: Table, values: &[T]) -> 
 /// The digest of no rules: what a group has of ours before the first update.
 fn nothing() -> String {
     fingerprint(std::iter::empty())
+}
+
+/// What is left behind in other groups: how many sessions, by the id of the group.
+pub async fn left_behind(session: &SessionContext, group: &str) -> Result<BTreeMap<String, u64>, EngineError> {
+    #[derive(Deserialize)]
+    struct Row {
+        rule_group: String,
+        sessions: u64,
+    }
+    let rows: Vec<Row> = fetch(session, LEFT_BEHIND, vec![("group", group.into())]).await?;
+    Ok(rows.into_iter().map(|row| (row.rule_group, row.sessions)).collect())
 }
 
 /// A digest of what rules do, by their names, priorities, actions and patterns.

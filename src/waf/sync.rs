@@ -254,8 +254,17 @@ impl<'a> Reconciliation<'a> {
                 return Ok(Due { plan, rules, in_force, kept, tampered: None });
             }
             // What WAF says counts, not our arithmetic.
-            let cost = if rules.is_empty() { 0 } else { self.group.cost(rules.clone()).await? };
             let counted = plan.wcu;
+            let asked = if rules.is_empty() { Ok(0) } else { self.group.cost(rules.clone()).await };
+            let cost = match asked {
+                Ok(cost) => cost,
+                // Who is to be let go is let go, even if WAF does not say what the others cost.
+                Err(error @ WafError::Refused { .. }) if self.journal.has_all(&self.desired) => {
+                    tracing::warn!("{error}; the rules are sent all the same, as no session is new among them");
+                    foreign_wcu + counted
+                }
+                Err(error) => return Err(error),
+            };
             plan.wcu = cost.saturating_sub(foreign_wcu);
             let price = plan.wcu as f64 / counted.max(1) as f64;
             let fits = cost <= snapshot.capacity;

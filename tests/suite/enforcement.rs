@@ -243,7 +243,16 @@ async fn a_detector_gone_mad_blocks_nobody() {
     assert_eq!((&summary["revoked"], &summary["held"]), (&json!(0), &json!(80)), "{summary}");
     assert!(read_group(&client, &id).await.rules.is_empty());
     assert_eq!(place.json(3, &["run", "--output", "json"])["held"], 0, "they are held once, and every run says so");
-    // A person drops one of them; the rest could be let through, once.
+    // Found again, a few at a time, an hour later or not: they stay held.
+    for (name, time, now) in [("b", "20:40:00", "2026-11-20T21:10:00Z"), ("c", "21:30:00", "2026-11-20T22:30:00Z")] {
+        let few: Vec<String> = (0..3)
+            .map(|viewer| line(time, &format!("198.18.7.{viewer}"), &format!("Viewer{viewer:06}"), 99, 200, "Player"))
+            .collect();
+        place.write_log(&format!("E1.2026-11-20-21.{name}.gz"), &few);
+        let again = place.json(3, &["run", "--output", "json", "--now", now]);
+        assert_eq!((&again["revoked"], &again["held"]), (&json!(0), &json!(0)), "{again}");
+    }
+    // A person drops one of them; the rest is let through, once.
     assert_eq!(place.json(0, &["restore", "Viewer000000", "--output", "json"])["sessions"], json!(["Viewer000000"]));
     let released = place.json(0, &["run", "--release-held", "--output", "json"]);
     assert_eq!(released["revoked"], 79, "{released}");
@@ -515,6 +524,12 @@ async fn manual_revocations_of_secure_media_delivery_are_taken_in() {
         let rules = read_group(&client, &id).await.rules;
         ["ManualSess01", "ManualSess02"].map(|session| blocks(&rules, &request_of(session)))
     };
+    let expires = |session: &str| {
+        let sql = format!("SELECT expires_at FROM active_revocations WHERE session_id = '{session}' ");
+        let output = place.run(&["query", "--format", "json", "--now", "2026-11-22T21:30:00Z", &sql]);
+        let row: Value = serde_json::from_str(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"));
+        row["expires_at"].as_str().unwrap().to_owned()
+    };
     let summary = run(3, "2026-11-20T21:00:00Z");
     assert_eq!(summary["revoked"], 2, "{summary}");
     assert!(alarms(&summary).contains("no.session|.*"), "what cannot be taken in is said: {summary}");
@@ -545,6 +560,10 @@ async fn manual_revocations_of_secure_media_delivery_are_taken_in() {
     put("ManualSess02", "MANUAL", "2026-11-22T21:20:00Z", "2026-11-27T20:00:00Z").await;
     assert_eq!(run(0, "2026-11-22T21:25:00Z")["revoked"], 1);
     assert_eq!(is_blocked().await, [false, true]);
+    // The ttl is put back.
+    put("ManualSess02", "MANUAL", "2026-11-22T21:25:30Z", "2026-11-22T23:00:00Z").await;
+    run(0, "2026-11-22T21:26:00Z");
+    assert_eq!(expires("ManualSess02"), "2026-11-22T23:00:00Z");
     // The solution's own detection writes over the row: it is still there. Then it goes.
     put("ManualSess02", "AUTO", "2026-11-22T21:26:00Z", "2026-11-27T20:00:00Z").await;
     assert_eq!(run(0, "2026-11-22T21:30:00Z")["restored"], 0);
@@ -565,4 +584,106 @@ async fn manual_revocations_of_secure_media_delivery_are_taken_in() {
     let failed = run(1, "2026-11-22T21:45:00Z");
     assert!(alarms(&failed).contains("grant dynamodb:Scan"), "{failed}");
     assert_eq!(failed["waf"]["sessions"], 1);
+}
+
+/// The id is what WAF matches: the next token has it too.
+#[tokio::test]
+async fn a_block_by_hand_outlives_the_tokens_that_were_seen() {
+    let server = AwsServer::start();
+    let client = waf(&server);
+    let id = make_group(&client, 100).await;
+    let place = Place::new(&waf_config(&id)).with_env(server.env());
+    place.write_log("E1.2026-11-20-20.aaaa.gz", &shared("OneHomeSess1", 20, 10, 1));
+    place.json(0, &["run", "--output", "json"]);
+    place.run(&["revoke", "OneHomeSess1", "--ttl", "24h", "--sync"]);
+    // Its token ends at midnight.
+    place.json(0, &["run", "--output", "json", "--now", "2026-11-21T20:59:00Z"]);
+    assert!(blocks(&read_group(&client, &id).await.rules, &request_of("OneHomeSess1")));
+    assert_eq!(place.json(0, &["run", "--output", "json", "--now", "2026-11-21T21:00:00Z"])["expired"], 1);
+    assert!(read_group(&client, &id).await.rules.is_empty());
+}
+
+/// One scheme's id may be somebody else's in another.
+#[test]
+fn an_id_is_taken_for_that_of_the_scheme_that_is_meant() {
+    let place = Place::new("[[session]]\nscheme = \"cmcd\"");
+    let refused = place.run(&["revoke", "UnseenSess01"]);
+    assert_eq!(refused.code, 3);
+    assert!(refused.stdout.contains("revoke --scheme"), "{refused:?}");
+    assert_eq!(place.run(&["revoke", "UnseenSess01", "--scheme", "secure-media-delivery"]).code, 0);
+    assert_eq!(place.json(0, &["waf", "plan", "--output", "json"])["rules"][0]["component"], "path-start");
+    assert_eq!(place.run(&["revoke", "UnseenSess02", "--scheme", "jwt"]).code, 3);
+}
+
+#[tokio::test]
+async fn who_is_left_behind_in_another_group_is_told() {
+    let server = AwsServer::start();
+    let client = waf(&server);
+    let old = make_group(&client, 100).await;
+    let place = Place::new(&waf_config(&old)).with_env(server.env());
+    place.run(&["revoke", "ManualSess01", "--sync"]);
+    let group = client.create_rule_group().name("other").scope(aws_sdk_wafv2::types::Scope::Cloudfront).capacity(50);
+    let visibility = foreign_rule("other", 0).visibility_config;
+    let made = group.set_visibility_config(visibility).send().await.unwrap();
+    let new = made.summary.unwrap().id.unwrap();
+    place.configure("logs", &format!("[waf]\nname = \"other\"\nid = \"{new}\""));
+    let summary = place.json(3, &["run", "--output", "json"]);
+    assert!(
+        alarms(&summary).contains(&format!("1 sessions are still in the rules of the rule group with the id {old}"))
+    );
+    place.json(0, &["run", "--output", "json"]);
+}
+
+/// WAF does not say what rules cost: who is to be let go is let go, and nobody new is blocked.
+#[tokio::test]
+async fn expiry_does_not_wait_for_a_permission() {
+    let server = AwsServer::start();
+    let client = waf(&server);
+    let id = make_group(&client, 100).await;
+    let place = Place::new(&waf_config(&id)).with_env(server.env());
+    place.run(&["revoke", "ShortSess001", "--ttl", "1h"]);
+    place.run(&["revoke", "LongSess0001", "--ttl", "5h", "--sync"]);
+    server.fail_next("CheckCapacity", 2, "AccessDeniedException", 400);
+    let summary = place.json(0, &["run", "--output", "json", "--now", "2026-11-20T22:00:00Z"]);
+    assert_eq!((&summary["expired"], &summary["waf"]["changed"]), (&json!(1), &json!(true)));
+    assert_eq!(matched(&place, &read_group(&client, &id).await.rules), set(["LongSess0001"]));
+    place.run(&["revoke", "NewSess00001", "--now", "2026-11-20T22:00:00Z"]);
+    let refused = place.json(1, &["run", "--output", "json", "--now", "2026-11-20T22:01:00Z"]);
+    assert!(alarms(&refused).contains("grant wafv2:CheckCapacity"), "{refused}");
+    assert_eq!(matched(&place, &read_group(&client, &id).await.rules), set(["LongSess0001"]));
+}
+
+/// A token that was refreshed after the block is served until the next run: that is no alarm. That it is served then is one.
+#[tokio::test]
+async fn a_refreshed_token_is_no_alarm_but_what_is_served_after_it() {
+    let server = AwsServer::start();
+    let client = waf(&server);
+    let id = make_group(&client, 100).await;
+    let place = Place::new("").with_env(server.env());
+    let config = fs::read_to_string(place.path("streamwarden.toml")).unwrap();
+    let jwt = "scheme = \"jwt\"\nquery = \"token\"\nclaim = \"sid\"";
+    let config = config.replace("scheme = \"secure-media-delivery\"", jwt) + &waf_config(&id);
+    fs::write(place.path("streamwarden.toml"), config).unwrap();
+    let log = |name: &str, minute: u32, signature: char| {
+        // {"sid":"session-one"}
+        let token = format!("e30.eyJzaWQiOiJzZXNzaW9uLW9uZSJ9.{}", signature.to_string().repeat(43));
+        let mut text = "#Fields: date time c-ip cs-uri-stem sc-status cs(User-Agent) cs-uri-query\n".to_owned();
+        for network in 0..12 {
+            for segment in 0..4 {
+                text += &format!(
+                    "2026-11-20\t20:{minute:02}:{network:02}\t198.18.0.{network}\t/a/{minute}-{network}-{segment}.ts\t200\tP{network}\ttoken={token}\n"
+                );
+            }
+        }
+        fs::write(place.path("logs").join(name), text).unwrap();
+    };
+    log("E1.2026-11-20-20.a.log", 10, 'x');
+    assert_eq!(place.json(0, &["run", "--output", "json", "--now", "2026-11-20T20:15:00Z"])["revoked"], 1);
+    log("E1.2026-11-20-20.b.log", 26, 'y');
+    place.json(0, &["run", "--output", "json", "--now", "2026-11-20T20:30:00Z"]);
+    let stays = place.query("SELECT event, credentials FROM enforcement ORDER BY sequence");
+    assert_eq!(stays, [json!({"event": "applied", "credentials": 1}), json!({"event": "widened", "credentials": 2})]);
+    log("E1.2026-11-20-20.c.log", 40, 'y');
+    let served = place.json(3, &["run", "--output", "json", "--now", "2026-11-20T20:45:00Z"]);
+    assert!(alarms(&served).contains("still served: session-one"), "{served}");
 }
