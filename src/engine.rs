@@ -11,10 +11,10 @@ use datafusion::datasource::MemTable;
 use datafusion::error::DataFusionError;
 use datafusion::execution::SessionStateBuilder;
 use datafusion::execution::context::SQLOptions;
-use datafusion::execution::memory_pool::{FairSpillPool, TrackConsumersPool};
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::prelude::{SessionConfig, SessionContext};
 
+use crate::memory_pool::Pool;
 use crate::schema::Table;
 use crate::store::{Store, StoreError};
 
@@ -72,10 +72,8 @@ pub struct Engine {
 impl Engine {
     pub fn new(config: &crate::config::Engine) -> Result<Engine, EngineError> {
         let memory_bytes = config.memory.bytes();
-        let consumers = std::num::NonZeroUsize::new(3).expect("three is not zero");
-        let pool = TrackConsumersPool::new(FairSpillPool::new(memory_bytes), consumers);
         let runtime = RuntimeEnvBuilder::new()
-            .with_memory_pool(Arc::new(pool))
+            .with_memory_pool(Arc::new(Pool::new(memory_bytes)))
             .build_arc()
             .map_err(|error| EngineError::Start(Box::new(error)))?;
         let cores = std::thread::available_parallelism().map_or(1, usize::from);

@@ -30,6 +30,7 @@ pub mod geo;
 pub mod history;
 pub mod ingest;
 pub mod logs;
+mod memory_pool;
 pub mod network_type;
 pub mod notices;
 pub mod pass;
