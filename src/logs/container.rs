@@ -64,6 +64,9 @@ impl<R: Read> Read for Tallied<R> {
     }
 }
 
+/// The packed bytes that are in memory already, and those behind them.
+type Packed<R> = Chain<Cursor<Vec<u8>>, BufReader<Tallied<R>>>;
+
 /// An object's bytes, opened.
 // One value lives per object read; the size of the larger variant does not matter.
 #[allow(clippy::large_enum_variant)]
@@ -77,7 +80,7 @@ pub enum Container<R: Read> {
 enum Text<R: Read> {
     Plain(BufReader<Tallied<R>>),
     Whole(Cursor<Vec<u8>>),
-    Gzip(BufReader<MultiGzDecoder<Chain<Cursor<Vec<u8>>, BufReader<Tallied<R>>>>>),
+    Gzip(BufReader<MultiGzDecoder<Packed<R>>>),
 }
 
 impl<R: Read> Container<R> {

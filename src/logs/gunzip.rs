@@ -113,7 +113,7 @@ mod tests {
         ) {
             let mut packed: Vec<u8> = texts.iter().flat_map(|text| gzip(text.as_bytes())).collect();
             packed.extend_from_slice(behind.as_bytes());
-            packed.truncate(packed.len() - if cut < 20 { 0 } else { cut - 20 });
+            packed.truncate(packed.len() - cut.saturating_sub(20));
             if let Some((place, change)) = flip {
                 let place = place % packed.len().max(1);
                 packed[place] ^= change;
