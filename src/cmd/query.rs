@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use arrow::array::{ArrayRef, StringArray};
 use arrow::datatypes::DataType;
 use arrow::record_batch::RecordBatch;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
@@ -11,6 +12,7 @@ use parquet::arrow::ArrowWriter;
 use super::print;
 use crate::cli::{Common, Exit, UsageError};
 use crate::detect::catalog::register_lists;
+use crate::detect::file::Detector;
 use crate::engine::{self, Sql, sql, timestamp};
 use crate::pass::Warden;
 use crate::requests::{RequestsTable, places};
@@ -80,6 +82,8 @@ pub async fn run(common: &Common, args: Args) -> anyhow::Result<Exit> {
     register_lists(&session, &warden.config.lists)?;
     let frame = match args.saved {
         Some(saved) => {
+            let modes = detector_modes(&warden)?;
+            engine::replace(&session, "detector_modes", modes.schema(), vec![modes])?;
             let period = vec![("since", timestamp(now - args.since.delta())), ("until", timestamp(now))];
             engine::prepare(&session, saved.sql(), period).await?
         }
@@ -114,6 +118,15 @@ pub async fn run(common: &Common, args: Args) -> anyhow::Result<Exit> {
         }
     }
     Ok(Exit::Done)
+}
+
+/// The own mode of each detector.
+fn detector_modes(warden: &Warden) -> anyhow::Result<RecordBatch> {
+    let texts = |of: fn(&Detector) -> &str| -> ArrayRef {
+        Arc::new(StringArray::from_iter_values(warden.detectors.iter().map(of)))
+    };
+    let names = texts(|detector| &detector.name);
+    Ok(RecordBatch::try_from_iter([("detector", names), ("mode", texts(|detector| detector.mode.name()))])?)
 }
 
 /// Every cell as text; nulls are empty.

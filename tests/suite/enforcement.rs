@@ -437,6 +437,9 @@ fn what_enforce_would_have_blocked() {
     let until_then = asked(&["--now", "2026-11-20T21:04:00Z", "--since", "1h"]);
     assert_eq!(until_then.len(), 1, "up to a time");
     assert_eq!(asked(&["--now", "2026-11-22T21:04:00Z", "--since", "1h"]), Vec::<Value>::new());
+    // A detector that only observes would not have blocked anybody then either.
+    place.configure("logs", "[detectors.many_ips]\nmode = \"observe\"");
+    assert_eq!(asked(&["--now", "2026-11-20T22:00:00Z"]), Vec::<Value>::new());
 }
 
 /// When the group will be full is told before it is.
