@@ -146,8 +146,8 @@ pub struct TakenIn {
 }
 
 /// Takes in the manual revocations of Secure Media Delivery's table: each is a block until its `ttl`, and no longer than
-/// `[state] activity_retention` at a time, after which a row that is still there extends it. A row that is gone ends its block. What a person restored stays so until the
-/// row is written anew.
+/// `[state] activity_retention` at a time, after which a row that is still there extends it. A row that is gone ends its block.
+/// What a person restored stays so until the row is written anew.
 pub async fn take_in(
     warden: &Warden,
     store: &dyn Store,
@@ -236,8 +236,10 @@ fn credentials_of(
     given: &[String],
 ) -> Result<Vec<(&'static str, Credential)>, String> {
     let schemes = || schemes.iter().filter(|scheme| named.is_none_or(|named| named == scheme.name()));
-    if schemes().next().is_none() {
-        return Err(format!("the config has no [[session]] of the scheme {}", named.unwrap_or("that is needed")));
+    if let Some(named) = named
+        && schemes().next().is_none()
+    {
+        return Err(format!("the config has no [[session]] of the scheme {named}"));
     }
     if given.is_empty() {
         let own = schemes().filter_map(|scheme| Some((scheme.name(), scheme.credential_of_id(id)?)));

@@ -1,8 +1,8 @@
 //! The memory of all queries together: shared out fairly, but never refused to what hands rows on between threads.
 //!
 //! DataFusion 55's `RepartitionExec` can wait for itself for ever once it has to spill
-//! (<https://github.com/apache/datafusion/issues/24883>, mended after 55.2): a run that never ends, with its lock held. It holds some
-//! batches at a time; that they are counted and granted makes sorts and aggregates spill earlier.
+//! (<https://github.com/apache/datafusion/issues/24883>, mended after 55.2): a run that never ends, with its lock held. That is what
+//! we take our own hangs for: idle threads, after spills. It holds some batches at a time; that they are counted and granted makes sorts and aggregates spill earlier.
 
 use std::fmt;
 
@@ -75,8 +75,8 @@ mod tests {
 
     use super::*;
 
-    /// Whether it never waits for itself then cannot be tested in little time: a roll-up of 50 objects of 40,000 lines did in three
-    /// runs of eight, and with this in none.
+    /// Whether it never waits for itself then cannot be tested in little time: a run over 50 objects of 40,000 lines hung three
+    /// times in eight, and with this not once in six.
     #[test]
     fn what_hands_rows_on_is_never_refused() {
         let pool: Arc<dyn MemoryPool> = Arc::new(Pool::new(1_000));

@@ -22,17 +22,6 @@ const FOLDED: [(Table, Sql); 3] = [
     (Table::Deliveries, sql!("upkeep/fold_deliveries.sql")),
 ];
 
-/// The other tables that grow.
-const COMPACTED: [Table; 7] = [
-    Table::Credentials,
-    Table::Findings,
-    Table::Revocations,
-    Table::Enforcement,
-    Table::Syncs,
-    Table::Objects,
-    Table::Runs,
-];
-
 /// Files of one hour, or of a table without hours, beyond which they are made one.
 const MAX_FILES: usize = 16;
 
@@ -86,7 +75,8 @@ pub async fn upkeep(
             }
         }
     }
-    for table in COMPACTED {
+    // The others that grow.
+    for table in Table::STORED.into_iter().filter(|table| table.schema().partition_by.is_none()) {
         if store.files(table).await?.values().sum::<usize>() > MAX_FILES {
             store.compact(table).await?;
         }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::io::BufRead;
 
-use super::{print, print_json};
+use super::{print, print_json, tell_alarms};
 use crate::by_hand::{self, Done, Order};
 use crate::cli::{Common, Exit, Output, UsageError};
 use crate::pass::Warden;
@@ -127,8 +127,8 @@ async fn run(common: &Common, session: &str, what: What<'_>, args: &HandArgs) ->
             Err(anyhow::Error::from(error).context("recorded, but WAF is not in step; the next run tries again"))
         }
         Some(Ok((_, enforced))) => {
-            enforced.alarms.iter().for_each(|alarm| tracing::warn!("{}", printable(alarm)));
-            Ok(if done.refused.is_empty() && enforced.alarms.is_empty() { Exit::Done } else { Exit::Attention })
+            let exit = tell_alarms(&enforced);
+            Ok(if done.refused.is_empty() { exit } else { Exit::Attention })
         }
         None => Ok(if done.refused.is_empty() { Exit::Done } else { Exit::Attention }),
     }

@@ -14,6 +14,7 @@ use std::io::Write;
 
 use serde::Serialize;
 
+use crate::cli::Exit;
 use crate::pass::enforce::Enforced;
 
 /// Prints a result.
@@ -31,6 +32,12 @@ fn print_json<T: Serialize>(value: &T) -> anyhow::Result<()> {
 
 /// What stands before a plan that has no rule group.
 const NO_GROUP: &str = "WAF plan, sent nowhere as the config names no rule group";
+
+/// Tells the log what a person should look at, and gives the exit code that follows.
+fn tell_alarms(enforced: &Enforced) -> Exit {
+    enforced.alarms.iter().for_each(|alarm| tracing::warn!("{}", crate::text::printable(alarm)));
+    if enforced.alarms.is_empty() { Exit::Done } else { Exit::Attention }
+}
 
 /// The rules that are due, as people read them.
 fn plan_text(enforced: &Enforced) -> String {

@@ -4,12 +4,11 @@ use aws_sdk_wafv2::types::Rule;
 use clap::Subcommand;
 use serde_json::{Value, json};
 
-use super::{NO_GROUP, plan_text, print, print_json};
+use super::{NO_GROUP, plan_text, print, print_json, tell_alarms};
 use crate::cli::{Common, Exit, Output, UsageError};
 use crate::pass::Warden;
 use crate::pass::enforce::{Enforced, How, WafState, enforce};
 use crate::store::{DeltaStore, Root, StateLock, StoreError};
-use crate::text::printable;
 use crate::time::rfc3339;
 use crate::waf::journal::Author;
 use crate::waf::pack::{is_ours, patterns};
@@ -103,12 +102,6 @@ fn of_note(enforced: &Enforced) -> Value {
     })
 }
 
-/// Ends with the exit code; what a person should look at goes to the log.
-fn exit(enforced: &Enforced) -> Exit {
-    enforced.alarms.iter().for_each(|alarm| tracing::warn!("{}", printable(alarm)));
-    if enforced.alarms.is_empty() { Exit::Done } else { Exit::Attention }
-}
-
 fn report(enforced: &Enforced, title: &str, changed: bool, output: Output) -> anyhow::Result<Exit> {
     let plan = &enforced.plan;
     match output {
@@ -127,7 +120,7 @@ fn report(enforced: &Enforced, title: &str, changed: bool, output: Output) -> an
             print_json(&object)?;
         }
     }
-    Ok(exit(enforced))
+    Ok(tell_alarms(enforced))
 }
 
 async fn show(group: &AwsRuleGroup, enforced: Option<&Enforced>, output: Output) -> anyhow::Result<Exit> {
@@ -195,5 +188,5 @@ async fn show(group: &AwsRuleGroup, enforced: Option<&Enforced>, output: Output)
             print(&text)?;
         }
     }
-    Ok(enforced.map_or(Exit::Done, exit))
+    Ok(enforced.map_or(Exit::Done, tell_alarms))
 }

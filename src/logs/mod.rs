@@ -10,7 +10,7 @@ mod columnar;
 mod container;
 mod decode;
 pub mod fields;
-pub mod gunzip;
+mod gunzip;
 mod json;
 mod text;
 

@@ -19,17 +19,19 @@ pub struct Rate {
 }
 
 impl Rate {
-    /// Sessions that are blocked at `then` if as many blocks begin as before.
-    fn blocked_at(&self, now: DateTime<Utc>, then: DateTime<Utc>) -> f64 {
-        let left = self.ends.iter().filter(|end| **end > then).count() as f64;
+    /// Sessions that are blocked at `then` if as many blocks begin as before; `ends` are sorted.
+    fn blocked_at(&self, ends: &[DateTime<Utc>], now: DateTime<Utc>, then: DateTime<Utc>) -> f64 {
+        let left = (ends.len() - ends.partition_point(|end| *end <= then)) as f64;
         let alive = (then - now).min(self.lasting).as_seconds_f64();
         left + self.began as f64 * alive / self.over.as_seconds_f64().max(1.0)
     }
 
     /// When more than `room` sessions are blocked, within the next week; none if that is not to be expected.
     pub fn full_at(&self, room: f64, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
+        let mut ends = self.ends.clone();
+        ends.sort();
         let steps = HORIZON.num_seconds() / STEP.num_seconds();
-        (0..=steps as i32).map(|step| now + STEP * step).find(|then| self.blocked_at(now, *then) > room)
+        (0..=steps as i32).map(|step| now + STEP * step).find(|then| self.blocked_at(&ends, now, *then) > room)
     }
 }
 

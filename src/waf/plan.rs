@@ -91,14 +91,10 @@ pub struct Plan {
     pub foreign_wcu: u64,
     /// Sessions in the rules.
     pub sessions: u64,
+    /// There was room for all, so that none had to come before another.
+    pub all_fit: bool,
     /// Sessions for which there is no room, or that no rule can hold.
     pub left_out: Vec<String>,
-}
-
-/// Whether all blocks fit, so that none has to come before another.
-pub fn all_fit(desired: &Desired, room: &Room) -> bool {
-    let all: Vec<&Block> = desired.blocks.iter().collect();
-    wcu(&all) <= room.ours()
 }
 
 /// Plans the rules. Where not all blocks fit: those by hand up to their share, then automatic ones, then what is left of those
@@ -106,8 +102,15 @@ pub fn all_fit(desired: &Desired, room: &Room) -> bool {
 /// then high scores, then late ones.
 pub fn plan(desired: &Desired, room: &Room) -> Plan {
     let all: Vec<&Block> = desired.blocks.iter().collect();
-    let chosen = if wcu(&all) <= room.ours() { all } else { choose(&desired.blocks, room) };
-    let (blocks, counts) = packed(&chosen);
+    let whole = packed(&all);
+    let all_fit = whole.0.wcu + whole.1.wcu <= room.ours();
+    let (chosen, (blocks, counts)) = if all_fit {
+        (all, whole)
+    } else {
+        let chosen = choose(&desired.blocks, room);
+        let packed = packed(&chosen);
+        (chosen, packed)
+    };
     let mut left_out: BTreeSet<String> = desired.unmatchable.iter().map(|(session, _)| session.clone()).collect();
     let has_room: BTreeSet<&str> = chosen.iter().map(|block| block.session_id.as_str()).collect();
     let without = desired.blocks.iter().filter(|block| !has_room.contains(block.session_id.as_str()));
@@ -118,7 +121,7 @@ pub fn plan(desired: &Desired, room: &Room) -> Plan {
     let rules: Vec<PackedRule> = blocks.rules.into_iter().chain(counts.rules).collect();
     let sessions = rules.iter().flat_map(|rule| &rule.sessions).collect::<BTreeSet<_>>().len() as u64;
     let (capacity, foreign_wcu) = (room.capacity, room.foreign_wcu);
-    Plan { rules, wcu, capacity, foreign_wcu, sessions, left_out: left_out.into_iter().collect() }
+    Plan { rules, wcu, capacity, foreign_wcu, sessions, all_fit, left_out: left_out.into_iter().collect() }
 }
 
 fn choose<'a>(blocks: &'a [Block], room: &Room) -> Vec<&'a Block> {

@@ -10,7 +10,7 @@ use serde::Deserialize;
 
 use super::journal::{Author, ENFORCED, Journal, Update, fingerprint};
 use super::pack::{Target, is_ours};
-use super::plan::{Block, Desired, Plan, Room, all_fit, is_in_force, plan, rules_for_group};
+use super::plan::{Block, Desired, Plan, Room, is_in_force, plan, rules_for_group};
 use super::{RuleGroup, Snapshot, WafError};
 use crate::config::Mode;
 use crate::decide::Policy;
@@ -231,15 +231,16 @@ impl<'a> Reconciliation<'a> {
         let stays = |rule: &Rule| !is_ours(rule) || unknown.contains(rule.name());
         let staying: Vec<Rule> = snapshot.rules.iter().filter(|rule| stays(rule)).cloned().collect();
         // Only WAF knows what rules of others cost.
-        let foreign_wcu = if staying.is_empty() { 0 } else { self.group.cost(staying).await? };
+        let foreign_wcu = self.cost(staying, 0).await?;
         let mut room = self.room(snapshot.capacity, foreign_wcu);
-        if !self.looked_who_is_active && !all_fit(&self.desired, &room) {
-            look_who_is_active(&mut self.desired, self.session).await?;
-            self.looked_who_is_active = true;
-        }
         let mut allowed: Option<Due> = None;
         for _ in 0..ASKED {
-            let mut plan = plan(&self.desired, &room);
+            let mut plan = super::plan::plan(&self.desired, &room);
+            if !plan.all_fit && !self.looked_who_is_active {
+                look_who_is_active(&mut self.desired, self.session).await?;
+                self.looked_who_is_active = true;
+                plan = super::plan::plan(&self.desired, &room);
+            }
             let names: BTreeSet<&str> = plan.rules.iter().map(|rule| rule.name.as_str()).collect();
             let kept: BTreeSet<String> = snapshot
                 .rules
@@ -255,16 +256,7 @@ impl<'a> Reconciliation<'a> {
             }
             // What WAF says counts, not our arithmetic.
             let counted = plan.wcu;
-            let asked = if rules.is_empty() { Ok(0) } else { self.group.cost(rules.clone()).await };
-            let cost = match asked {
-                Ok(cost) => cost,
-                // Who is to be let go is let go, even if WAF does not say what the others cost.
-                Err(error @ WafError::Refused { .. }) if self.journal.has_all(&self.desired) => {
-                    tracing::warn!("{error}; the rules are sent all the same, as no session is new among them");
-                    foreign_wcu + counted
-                }
-                Err(error) => return Err(error),
-            };
+            let cost = self.cost(rules.clone(), foreign_wcu + counted).await?;
             plan.wcu = cost.saturating_sub(foreign_wcu);
             let price = plan.wcu as f64 / counted.max(1) as f64;
             let fits = cost <= snapshot.capacity;
@@ -287,6 +279,21 @@ impl<'a> Reconciliation<'a> {
                 snapshot.capacity
             ),
         })
+    }
+
+    /// What WAF asks for rules. Who is to be let go is let go even if it does not say: where no session is new, `else_` is
+    /// taken for the answer.
+    async fn cost(&self, rules: Vec<Rule>, else_: u64) -> Result<u64, WafError> {
+        if rules.is_empty() {
+            return Ok(0);
+        }
+        match self.group.cost(rules).await {
+            Err(error @ WafError::Refused { .. }) if self.journal.has_all(&self.desired) => {
+                tracing::warn!("{error}; the rules are sent all the same, as no session is new among them");
+                Ok(else_)
+            }
+            answer => answer,
+        }
     }
 
     /// What somebody else did to our rules: they are not what was put there.

@@ -650,10 +650,18 @@ async fn expiry_does_not_wait_for_a_permission() {
     let summary = place.json(0, &["run", "--output", "json", "--now", "2026-11-20T22:00:00Z"]);
     assert_eq!((&summary["expired"], &summary["waf"]["changed"]), (&json!(1), &json!(true)));
     assert_eq!(matched(&place, &read_group(&client, &id).await.rules), set(["LongSess0001"]));
+    // Rules of others, whose price is not known either, change nothing in that.
+    let mut with_theirs = read_group(&client, &id).await.rules;
+    with_theirs.push(foreign_rule("theirs", 9));
+    put_rules(&client, &id, with_theirs).await;
+    place.run(&["restore", "LongSess0001", "--now", "2026-11-20T22:00:30Z"]);
+    server.fail_next("CheckCapacity", 4, "AccessDeniedException", 400);
+    place.json(0, &["run", "--output", "json", "--now", "2026-11-20T22:00:40Z"]);
+    assert_eq!(matched(&place, &read_group(&client, &id).await.rules), set([]));
     place.run(&["revoke", "NewSess00001", "--now", "2026-11-20T22:00:00Z"]);
     let refused = place.json(1, &["run", "--output", "json", "--now", "2026-11-20T22:01:00Z"]);
     assert!(alarms(&refused).contains("grant wafv2:CheckCapacity"), "{refused}");
-    assert_eq!(matched(&place, &read_group(&client, &id).await.rules), set(["LongSess0001"]));
+    assert_eq!(matched(&place, &read_group(&client, &id).await.rules), set([]));
 }
 
 /// A token that was refreshed after the block is served until the next run: that is no alarm. That it is served then is one.
@@ -667,19 +675,7 @@ async fn a_refreshed_token_is_no_alarm_but_what_is_served_after_it() {
     let jwt = "scheme = \"jwt\"\nquery = \"token\"\nclaim = \"sid\"";
     let config = config.replace("scheme = \"secure-media-delivery\"", jwt) + &waf_config(&id);
     fs::write(place.path("streamwarden.toml"), config).unwrap();
-    let log = |name: &str, minute: u32, signature: char| {
-        // {"sid":"session-one"}
-        let token = format!("e30.eyJzaWQiOiJzZXNzaW9uLW9uZSJ9.{}", signature.to_string().repeat(43));
-        let mut text = "#Fields: date time c-ip cs-uri-stem sc-status cs(User-Agent) cs-uri-query\n".to_owned();
-        for network in 0..12 {
-            for segment in 0..4 {
-                text += &format!(
-                    "2026-11-20\t20:{minute:02}:{network:02}\t198.18.0.{network}\t/a/{minute}-{network}-{segment}.ts\t200\tP{network}\ttoken={token}\n"
-                );
-            }
-        }
-        fs::write(place.path("logs").join(name), text).unwrap();
-    };
+    let log = |name: &str, minute, signature| place.write_refreshed(name, minute, signature);
     log("E1.2026-11-20-20.a.log", 10, 'x');
     assert_eq!(place.json(0, &["run", "--output", "json", "--now", "2026-11-20T20:15:00Z"])["revoked"], 1);
     log("E1.2026-11-20-20.b.log", 26, 'y');
@@ -689,4 +685,24 @@ async fn a_refreshed_token_is_no_alarm_but_what_is_served_after_it() {
     log("E1.2026-11-20-20.c.log", 40, 'y');
     let served = place.json(3, &["run", "--output", "json", "--now", "2026-11-20T20:45:00Z"]);
     assert!(alarms(&served).contains("still served: session-one"), "{served}");
+}
+
+/// What WAF matches is kept for as long as a block may last, though activity is dropped before.
+#[test]
+fn what_waf_matches_is_not_dropped_while_it_is_needed() {
+    let place = Place::new("");
+    let config = fs::read_to_string(place.path("streamwarden.toml")).unwrap();
+    let config = config.replace("[[logs]]", "activity_retention = \"26h\"\n[[logs]]");
+    fs::write(place.path("streamwarden.toml"), config).unwrap();
+    place.write_log("E1.2026-11-20-20.aaaa.gz", &shared("SharedSess01", 20, 10, 1));
+    place.json(0, &["run", "--output", "json", "--now", "2026-11-20T20:20:00Z"]);
+    let revoke = ["revoke", "SharedSess01", "--ttl", "24h", "--now", "2026-11-21T20:00:00Z"];
+    assert_eq!(place.run(&revoke).code, 0);
+    for now in ["2026-11-21T20:10:00Z", "2026-11-22T10:00:00Z"] {
+        // Old files and rows are looked through once a day, by the machine's clock.
+        let _ = fs::remove_file(place.path("state/vacuumed"));
+        let summary = place.json(0, &["run", "--output", "json", "--now", now]);
+        assert_eq!(summary["waf"]["sessions"], 1, "{now}: {summary}");
+    }
+    assert_eq!(place.query("SELECT session_id FROM activity").len(), 0);
 }

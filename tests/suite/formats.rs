@@ -257,19 +257,7 @@ async fn client_deletes(client: &aws_sdk_wafv2::Client, id: &str) {
 fn refreshed_tokens_are_blocked_as_they_appear() {
     let place = Place::new("");
     configure(&place, "scheme = 'jwt'\nquery = 'token'\nclaim = 'sid'", "");
-    let log = |name: &str, minute: u32, signature: char| {
-        // {"sid":"session-one"}
-        let token = format!("e30.eyJzaWQiOiJzZXNzaW9uLW9uZSJ9.{}", signature.to_string().repeat(43));
-        let mut text = "#Fields: date time c-ip cs-uri-stem sc-status cs(User-Agent) cs-uri-query\n".to_owned();
-        for network in 0..12 {
-            for segment in 0..4 {
-                text += &format!(
-                    "2026-11-20\t20:{minute:02}:{network:02}\t198.18.0.{network}\t/a/{network}-{segment}.ts\t200\tP{network}\ttoken={token}\n"
-                );
-            }
-        }
-        fs::write(place.path("logs").join(name), text).unwrap();
-    };
+    let log = |name: &str, minute, signature| place.write_refreshed(name, minute, signature);
     let patterns = || {
         let plan = place.json(0, &["waf", "plan", "--output", "json"]);
         let rules = plan["rules"].as_array().unwrap().iter();

@@ -120,6 +120,22 @@ impl Place {
         commits
     }
 
+    /// Writes a log object of `session-one`, a session of the scheme `jwt`, that twelve networks use in one minute after 20:00, with
+    /// a token of this signature.
+    pub fn write_refreshed(&self, name: &str, minute: u32, signature: char) {
+        // {"sid":"session-one"}
+        let token = format!("e30.eyJzaWQiOiJzZXNzaW9uLW9uZSJ9.{}", signature.to_string().repeat(43));
+        let mut text = "#Fields: date time c-ip cs-uri-stem sc-status cs(User-Agent) cs-uri-query\n".to_owned();
+        for network in 0..12 {
+            for segment in 0..4 {
+                text += &format!(
+                    "2026-11-20\t20:{minute:02}:{network:02}\t198.18.0.{network}\t/a/{network}-{segment}.ts\t200\tP{network}\ttoken={token}\n"
+                );
+            }
+        }
+        fs::write(self.path("logs").join(name), text).unwrap();
+    }
+
     /// Writes a log object of these lines, gzipped.
     pub fn write_log(&self, name: &str, lines: &[String]) {
         write_gzip(&self.path("logs").join(name), &log_text(lines));
