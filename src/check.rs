@@ -1,7 +1,8 @@
 //! What the newest logs show: formats, fields, sessions under each scheme, and what is missing, with the mend.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::ops::ControlFlow;
+use std::sync::{Arc, Mutex};
 
 use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
@@ -13,10 +14,10 @@ use serde::{Deserialize, Serialize};
 use crate::config::{Config, LogFormat};
 use crate::engine::{Engine, Sql, fetch, query_error, sql};
 use crate::logs::fields::{Field, FieldSet};
-use crate::logs::{ObjectReport, ReadContext};
+use crate::logs::{Batches, ObjectReport, ReadContext};
 use crate::notices::{Facts, Notice, notices};
 use crate::pass::Warden;
-use crate::requests::{LogObject, ObjectError, Place, places, read_in_parts};
+use crate::requests::{LogObject, ObjectError, Place, places, read};
 use crate::schema::Table;
 use crate::session::Scheme;
 use crate::source::ObjectMeta;
@@ -33,9 +34,6 @@ const SORTS: usize = 8;
 
 /// Requests that are looked at, about.
 const REQUESTS: u64 = 200_000;
-
-/// Bytes of requests that come at once.
-const PART_BYTES: usize = 16 << 20;
 
 /// Steps from one segment to the next, at least, to tell that requests are missing between them, and the share of them that
 /// is expected where all are logged.
@@ -303,22 +301,20 @@ async fn rows_of(
     schema: SchemaRef,
 ) -> Result<(ObjectReport, Vec<RecordBatch>), ObjectError> {
     // All of it is read, and so much of it kept.
-    let kept = std::sync::Mutex::new(Vec::new());
-    let keep = |rows: Vec<RecordBatch>| {
-        let mut kept = kept.lock().expect("not poisoned");
-        if kept.iter().map(RecordBatch::num_rows).sum::<usize>() < REQUESTS as usize {
-            kept.extend(rows);
+    let kept = Arc::new(Mutex::new(Vec::new()));
+    let keep = {
+        let kept = kept.clone();
+        move |rows: RecordBatch| {
+            let mut kept = kept.lock().expect("not poisoned");
+            if kept.iter().map(RecordBatch::num_rows).sum::<usize>() < REQUESTS as usize {
+                kept.push(rows);
+            }
+            ControlFlow::Continue(())
         }
-        std::future::ready(Ok::<(), std::convert::Infallible>(()))
     };
-    match read_in_parts(object, context, schema, PART_BYTES, keep).await {
-        Ok(read) => read.map(|(report, rest)| {
-            let mut kept = kept.into_inner().expect("not poisoned");
-            kept.extend(rest);
-            (report, kept)
-        }),
-        Err(never) => match never {},
-    }
+    let (report, _) = read(object, context, Batches::new(schema, keep)).await?;
+    let kept = std::mem::take(&mut *kept.lock().expect("not poisoned"));
+    Ok((report, kept))
 }
 
 /// What one scheme alone makes of the objects.

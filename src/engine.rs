@@ -93,7 +93,16 @@ impl Engine {
 
     /// A session without tables.
     pub fn session(&self) -> SessionContext {
-        let mut config = SessionConfig::new().with_target_partitions(self.threads).with_information_schema(false);
+        self.session_of_threads(self.threads)
+    }
+
+    /// A session without tables, whose queries run on one thread each.
+    pub fn session_of_one_thread(&self) -> SessionContext {
+        self.session_of_threads(1)
+    }
+
+    fn session_of_threads(&self, threads: usize) -> SessionContext {
+        let mut config = SessionConfig::new().with_target_partitions(threads).with_information_schema(false);
         // So that errors in a detector tell their line.
         config.options_mut().sql_parser.collect_spans = true;
         let state = SessionStateBuilder::new()

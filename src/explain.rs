@@ -10,7 +10,7 @@ use crate::config::Mode;
 use crate::decide::{Binding, Facts};
 use crate::detect::file::{Detector, Strength};
 use crate::detect::near::{Number, numbers, share};
-use crate::detect::{Finding, look_at};
+use crate::detect::{Finding, Inspection};
 use crate::engine::{Sql, fetch, register, sql};
 use crate::history::{Event, Origin};
 use crate::pass::Warden;
@@ -137,8 +137,10 @@ pub async fn explain(
     }
     let networks = by_network(fetch(&session, NETWORKS, of_session()).await?);
     let relaxed: Vec<Detector> = warden.detectors.iter().map(|detector| detector.relaxed(0.0)).collect();
-    let (near, _) =
-        look_at(&warden.engine, &session, &relaxed, &warden.config, &BTreeSet::from([session_id]), now).await?;
+    let (near, _) = Inspection::new(&warden.engine, &session, &relaxed, &warden.config)
+        .await?
+        .look_at(&session, &BTreeSet::from([session_id]), now)
+        .await?;
     let found: &[Finding] = case.as_ref().map_or(&[], |case| &case.findings);
     Ok(Some(Explained {
         session_id: session_id.to_owned(),

@@ -18,7 +18,7 @@ pub struct Geo {
 }
 
 /// What is known of an address.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Place {
     pub country: Option<Country>,
     pub asn: Option<i64>,
@@ -36,7 +36,7 @@ pub struct Position {
 }
 
 /// An ISO 3166-1 alpha-2 code, upper case.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Country([u8; 2]);
 
 impl Country {

@@ -21,7 +21,7 @@ use futures::TryStreamExt;
 use tokio::sync::mpsc;
 
 use crate::config::Logs;
-use crate::logs::{self, LogForm, ObjectReport, ReadContext, ReadError};
+use crate::logs::{self, Batches, LogForm, ObjectReport, ReadContext, ReadError, RequestSink};
 use crate::schema::Table;
 use crate::source::{self, LogSource, ObjectMeta, SourceError};
 
@@ -69,17 +69,12 @@ pub enum ObjectError {
     Broken(String),
 }
 
-/// Reads one object on a thread of its own.
-///
-/// Batches with the columns of `schema` come through the channel, at most a few ahead; the report comes at
-/// the end. Memory is bounded by the batches, whatever the object's size. If the receiver is dropped, the
-/// reading stops.
-pub async fn read(
+/// Reads one object on a thread of its own; gives the report and the sink, which has its requests.
+pub async fn read<S: RequestSink + Send + 'static>(
     object: &LogObject,
     context: &ReadContext,
-    schema: SchemaRef,
-    batches: mpsc::Sender<RecordBatch>,
-) -> Result<ObjectReport, ObjectError> {
+    mut sink: S,
+) -> Result<(ObjectReport, S), ObjectError> {
     let bytes = object.source.open(&object.meta).await.map_err(|error| match error {
         SourceError::Denied { reason, .. } => ObjectError::Denied(reason),
         SourceError::Unavailable { reason, .. } => ObjectError::Unavailable(reason),
@@ -89,13 +84,26 @@ pub async fn read(
     })?;
     let (name, form, context) = (object.name(), object.form.clone(), context.clone());
     let reading = tokio::task::spawn_blocking(move || {
-        logs::read_object(bytes, &name, &form, &context, schema, |batch| match batches.blocking_send(batch) {
-            Ok(()) => ControlFlow::Continue(()),
-            Err(_) => ControlFlow::Break(()),
-        })
+        let result = logs::read_object(bytes, &name, &form, &context, &mut sink);
+        (result, sink)
     });
-    let result = reading.await.map_err(|error| ObjectError::Broken(format!("the reader failed: {error}")))?;
-    check_size(result, object.meta.size)
+    let (result, sink) = reading.await.map_err(|error| ObjectError::Broken(format!("the reader failed: {error}")))?;
+    Ok((check_size(result, object.meta.size)?, sink))
+}
+
+/// Reads one object, with the columns of `schema` through the channel, at most a few batches ahead: memory is bounded by them,
+/// whatever the object's size. If the receiver is dropped, the reading stops.
+async fn stream(
+    object: &LogObject,
+    context: &ReadContext,
+    schema: SchemaRef,
+    batches: mpsc::Sender<RecordBatch>,
+) -> Result<ObjectReport, ObjectError> {
+    let hand_on = move |batch| match batches.blocking_send(batch) {
+        Ok(()) => ControlFlow::Continue(()),
+        Err(_) => ControlFlow::Break(()),
+    };
+    Ok(read(object, context, Batches::new(schema, hand_on)).await?.0)
 }
 
 /// Fewer or more bytes than listed: the object was replaced, or is still being written. The next listing
@@ -241,7 +249,7 @@ impl PartitionStream for ObjectsStream {
                     }
                     true
                 };
-                let (wanted, result) = tokio::join!(forward, read(object, &context, schema.clone(), sender));
+                let (wanted, result) = tokio::join!(forward, stream(object, &context, schema.clone(), sender));
                 if !wanted {
                     return Ok(());
                 }
@@ -254,39 +262,6 @@ impl PartitionStream for ObjectsStream {
         });
         builder.build()
     }
-}
-
-/// The whole of `requests` of one object, for callers that need all of it or nothing.
-///
-/// `part` gets the batches whenever `part_bytes` have come together, so that an object of any size is read in
-/// bounded memory; where parts are cut depends on the object alone.
-pub async fn read_in_parts<F, E>(
-    object: &LogObject,
-    context: &ReadContext,
-    schema: SchemaRef,
-    part_bytes: usize,
-    mut part: impl FnMut(Vec<RecordBatch>) -> F,
-) -> Result<Result<(ObjectReport, Vec<RecordBatch>), ObjectError>, E>
-where
-    F: Future<Output = Result<(), E>>,
-{
-    let (sender, mut batches) = mpsc::channel::<RecordBatch>(BATCHES_AHEAD);
-    // Owns its end of the channel: when a part fails the reader is told to stop.
-    let collect = async move {
-        let (mut bytes, mut held) = (0, Vec::<RecordBatch>::new());
-        while let Some(batch) = batches.recv().await {
-            bytes += batch.get_array_memory_size();
-            held.push(batch);
-            if bytes >= part_bytes {
-                part(std::mem::take(&mut held)).await?;
-                bytes = 0;
-            }
-        }
-        Ok(held)
-    };
-    let (held, report) = tokio::join!(collect, read(object, context, schema, sender));
-    let held = held?;
-    Ok(report.map(|report| (report, held)))
 }
 
 #[cfg(test)]

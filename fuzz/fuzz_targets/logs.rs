@@ -9,7 +9,7 @@ use libfuzzer_sys::fuzz_target;
 use streamwarden::config::LogFormat;
 use streamwarden::geo::Geo;
 use streamwarden::logs::fields::{Layout, REALTIME_COLUMNS};
-use streamwarden::logs::{LogForm, ReadContext, read_object};
+use streamwarden::logs::{Batches, LogForm, ReadContext, read_object};
 use streamwarden::schema::Table;
 use streamwarden::session::Scheme;
 
@@ -35,8 +35,10 @@ fuzz_target!(|input: (u8, &[u8])| {
         rows += batch.num_rows() as u64;
         ControlFlow::Continue(())
     };
-    if let Ok(report) = read_object(bytes, "fuzzed", &form, &CONTEXT, Table::Requests.schema().public(), sink) {
-        assert_eq!(report.rows, rows);
+    let mut sink = Batches::new(Table::Requests.schema().public(), sink);
+    if let Ok(report) = read_object(bytes, "fuzzed", &form, &CONTEXT, &mut sink) {
+        drop(sink);
+        assert_eq!(report.counts.rows, rows);
         assert_eq!(report.size, bytes.len() as u64);
     }
 });

@@ -1,5 +1,4 @@
--- Deliveries of [$start, $end) that belong to the activity at hand (what the allow-list takes out of it is gone here, too), in
--- order of time.
+-- Deliveries of [$start, $end) that belong to the activity at hand (what the allow-list takes out of it is gone here, too).
 SELECT deliveries.*
 FROM deliveries
 INNER JOIN (SELECT DISTINCT session_id, bound, network, minute FROM loaded_activity) AS kept
@@ -8,4 +7,3 @@ INNER JOIN (SELECT DISTINCT session_id, bound, network, minute FROM loaded_activ
     AND kept.minute = deliveries.minute
     AND kept.network IS NOT DISTINCT FROM deliveries.network
 WHERE deliveries.minute >= $start AND deliveries.minute < $end
-ORDER BY deliveries.minute

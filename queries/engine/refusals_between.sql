@@ -1,5 +1,4 @@
--- Refusals of [$start, $end), in order of time.
+-- Refusals of [$start, $end).
 SELECT *
 FROM refusals
 WHERE minute >= $start AND minute < $end
-ORDER BY minute

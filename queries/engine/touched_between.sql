@@ -1,5 +1,4 @@
--- Of the touched minutes those of [$start, $end), in order of time; the refusals that share a row have no session.
+-- Of the touched minutes those of [$start, $end); the refusals that share a row have no session.
 SELECT minute, session_id, batch
 FROM touched
 WHERE minute >= $start AND minute < $end AND session_id IS NOT NULL
-ORDER BY minute

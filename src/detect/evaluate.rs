@@ -1,18 +1,20 @@
 //! Evaluates the detectors on every window that holds a new row, and on no other.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::sync::Arc;
+use std::sync::Mutex;
 use std::time::Instant;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use datafusion::common::ScalarValue;
 use datafusion::prelude::SessionContext;
+use futures::{StreamExt, stream};
 use serde::{Deserialize, Serialize};
+use tokio::sync::RwLock;
 
 use super::Finding;
 use super::file::{Detector, Scope, Strength};
-use super::result::run;
-use super::tables::{Loaded, Statements, WindowTables, sessions_in};
+use super::result::{Found, run};
+use super::tables::{Loaded, PACE_TABLE, Paces, Statements, WindowTables, sessions_in};
 use super::window::{Window, windows_over};
 use crate::allow::Spared;
 use crate::config::Config;
@@ -92,8 +94,8 @@ impl DetectError {
 /// Key of a finding: who, by which detector, in which window.
 type Key = (String, String, Window);
 
-/// The sessions that a detector looked at in a window.
-type Evaluated = HashMap<(String, Window), Arc<HashSet<String>>>;
+/// The detectors, by their places, that look at a window.
+type Jobs = BTreeMap<Window, Vec<usize>>;
 
 /// Evaluates what was ingested since each detector last ran, and appends what is new to `findings`.
 pub async fn detect(
@@ -125,16 +127,13 @@ pub async fn detect(
     let session = engine.session_over(store, now).await?;
     register(&session, "touched", TOUCHED, vec![("after", ScalarValue::Int64(Some(first)))]).await?;
     let minutes: Vec<TouchedMinute> = fetch(&session, TOUCHED_MINUTES, vec![]).await?;
-    let mut jobs: BTreeMap<Window, Vec<usize>> = BTreeMap::new();
-    for (index, detector) in detectors.iter().enumerate() {
-        let new = minutes.iter().filter(|minute| minute.batch > after[index]).map(|minute| minute.minute);
-        for window in windows_over(new, detector.window, detector.every) {
-            jobs.entry(window).or_default().push(index);
-        }
-    }
-    let Evaluation { found, evaluated, failed } =
-        evaluate(engine, &session, detectors, config, now, &jobs, &after, run_id, stage, &mut detection).await?;
-    let (changed, gone) = compare(&session, &jobs, &found, &evaluated).await?;
+    let inspection = Inspection::new(engine, &session, detectors, config).await?;
+    let jobs = inspection.jobs(&minutes, &after);
+    let known = stored_findings(&session, &jobs).await?;
+    let Evaluation { found, looked_at, failed } =
+        inspection.evaluate(&session, now, &jobs, &after, &known, run_id, stage, &mut detection).await?;
+    let changed = changed(&known, &found);
+    let gone = looked_at.into_iter().filter(|key| !found.contains_key(key)).collect::<BTreeSet<Key>>();
     for finding in &changed {
         detection.detectors.entry(finding.detector.clone()).or_default().findings += 1;
     }
@@ -166,128 +165,266 @@ pub async fn detect(
 }
 
 /// What detectors found in some windows.
+#[derive(Default)]
 struct Evaluation {
     found: HashMap<Key, Finding>,
-    evaluated: Evaluated,
+    /// The stored findings whose sessions their detectors looked at again, in their windows.
+    looked_at: HashSet<Key>,
     /// Detectors that failed, by their place.
     failed: BTreeSet<usize>,
 }
 
-/// Evaluates detectors, by their places, on windows. The session has the public tables, and the new rows as `touched`: those of
-/// batches after `after`, of each detector.
-#[expect(clippy::too_many_arguments, reason = "all that a detection knows")]
-async fn evaluate(
-    engine: &Engine,
-    session: &SessionContext,
-    detectors: &[Detector],
-    config: &Config,
-    now: DateTime<Utc>,
-    jobs: &BTreeMap<Window, Vec<usize>>,
-    after: &[i64],
-    run_id: &str,
-    stage: &Stage,
-    detection: &mut Detection,
-) -> Result<Evaluation, DetectError> {
-    stage.set_total(jobs.values().map(|detectors| detectors.len() as u64).sum());
-    let statements = Statements::new(engine, session, detectors, &config.lists).await?;
-    let mut found: HashMap<Key, Finding> = HashMap::new();
-    let mut evaluated = Evaluated::new();
-    let mut failed: BTreeSet<usize> = BTreeSet::new();
-    for (_, chunk) in chunks_by_hour(jobs) {
-        let loaded = Loaded::new(session, &chunk, detectors, &config.allow, now, &mut detection.spared).await?;
-        for (window, indexes) in chunk {
-            let mut cut = WindowTables::new(&loaded, &statements, window);
-            let mut in_window: Vec<(usize, Finding)> = Vec::new();
-            for &index in indexes {
-                stage.advance(1);
-                if failed.contains(&index) {
-                    continue;
-                }
-                let detector = &detectors[index];
-                let sessions = cut.sessions(detector.scope, after[index]);
-                let rows = match cut.of(detector, after[index]).await {
-                    Ok(rows) => rows,
-                    Err(error) => {
-                        detection.failures.push(format!("detector {} ({}): {error}", detector.name, detector.path));
-                        failed.insert(index);
-                        continue;
-                    }
-                };
-                if detector.scope == Scope::Session && !detector.scores_only {
-                    let most = detection.sessions_by_end.entry(window.end).or_default();
-                    *most = (*most).max(sessions.len() as u64);
-                }
-                let started = Instant::now();
-                let result = run(engine, statements.detector(index), detector, window, &rows, run_id).await;
-                let stats = detection.detectors.entry(detector.name.clone()).or_default();
-                stats.seconds += started.elapsed().as_secs_f64();
-                match result {
-                    Ok(findings) => {
-                        evaluated.insert((detector.name.clone(), window), sessions);
-                        in_window.extend(findings.into_iter().map(|finding| (index, finding)));
-                    }
-                    Err(message) => {
-                        detection.failures.push(format!("detector {} ({}): {message}", detector.name, detector.path));
-                        failed.insert(index);
-                    }
-                }
-            }
-            let told = |index: usize| !detectors[index].scores_only;
-            let sessions: BTreeSet<&str> = in_window
-                .iter()
-                .filter(|(index, _)| told(*index))
-                .map(|(_, finding)| finding.session_id.as_str())
-                .collect();
-            let who = match cut.who(&sessions).await {
-                Ok(who) => who,
-                Err(error) => {
-                    // Whoever is found is found all the same.
-                    detection.failures.push(format!("who used what was found is not known: {error}"));
-                    HashMap::new()
-                }
-            };
-            for (index, mut finding) in in_window {
-                if let Some(who) = who.get(&finding.session_id).filter(|_| told(index)) {
-                    finding.add_evidence("who", who);
-                }
-                found.insert((finding.session_id.clone(), finding.detector.clone(), window), finding);
-            }
-        }
-    }
-    detection.spared.sessions.sort();
-    detection.spared.sessions.dedup();
-    // What a failed detector found before it failed is found again when it works.
-    found.retain(|(_, name, _), _| !failed.iter().any(|&index| detectors[index].name == *name));
-    evaluated.retain(|(name, _), _| !failed.iter().any(|&index| detectors[index].name == *name));
-    Ok(Evaluation { found, evaluated, failed })
+/// What came of one window.
+#[derive(Default)]
+struct InWindow {
+    found: Vec<(usize, Finding)>,
+    looked_at: Vec<Key>,
+    /// The seconds of each detector, by its place.
+    seconds: Vec<(usize, f64)>,
+    /// Sessions with new rows that detectors looked at, of each the most.
+    sessions: Option<u64>,
+    /// Detectors that failed, by their place, and why.
+    failed: Vec<(usize, String)>,
+    /// Why it is not known who used what was found.
+    without_who: Option<String>,
 }
 
-/// What detectors say of some sessions in every window that holds a row of them, nothing written, and which detectors failed.
-/// `session` has the public tables.
-pub async fn look_at(
-    engine: &Engine,
-    session: &SessionContext,
-    detectors: &[Detector],
-    config: &Config,
-    looked_at: &BTreeSet<&str>,
-    now: DateTime<Utc>,
-) -> Result<(Vec<Finding>, Vec<String>), DetectError> {
+/// Detectors that are ready to look at sessions, again and again.
+pub struct Inspection<'a> {
+    engine: &'a Engine,
+    detectors: &'a [Detector],
+    config: &'a Config,
+    statements: Statements,
+    paces: Option<Paces>,
+    /// Queries share it; one that took too much memory has it to itself when it is tried again.
+    alone: RwLock<()>,
+}
+
+impl<'a> Inspection<'a> {
+    /// `session` has the public tables; others with these tables may be looked at.
+    pub async fn new(
+        engine: &'a Engine,
+        session: &SessionContext,
+        detectors: &'a [Detector],
+        config: &'a Config,
+    ) -> Result<Self, DetectError> {
+        let statements = Statements::new(engine, session, detectors, &config.lists).await?;
+        Ok(Inspection { engine, detectors, config, statements, paces: None, alone: RwLock::new(()) })
+    }
+
+    /// The windows that hold these minutes, each with the detectors that look at it, by their places.
+    fn jobs(&self, minutes: &[TouchedMinute], after: &[i64]) -> Jobs {
+        let mut jobs = Jobs::new();
+        for (index, detector) in self.detectors.iter().enumerate() {
+            let new = minutes.iter().filter(|minute| minute.batch > after[index]).map(|minute| minute.minute);
+            for window in windows_over(new, detector.window, detector.every) {
+                jobs.entry(window).or_default().push(index);
+            }
+        }
+        jobs
+    }
+
+    /// Evaluates the detectors on windows. The session has the new rows as `touched`: those of batches after `after`, of each
+    /// detector. `stored` are the findings of these windows that are known.
+    #[expect(clippy::too_many_arguments, reason = "all that a detection knows")]
+    async fn evaluate(
+        &self,
+        session: &SessionContext,
+        now: DateTime<Utc>,
+        jobs: &Jobs,
+        after: &[i64],
+        stored: &HashMap<Key, Finding>,
+        run_id: &str,
+        stage: &Stage,
+        detection: &mut Detection,
+    ) -> Result<Evaluation, DetectError> {
+        let detectors = self.detectors;
+        stage.set_total(jobs.values().map(|detectors| detectors.len() as u64).sum());
+        let mut known: HashMap<Window, Vec<&Key>> = HashMap::new();
+        for key in stored.keys() {
+            known.entry(key.2).or_default().push(key);
+        }
+        let mut evaluation = Evaluation::default();
+        let failed = Mutex::new(BTreeSet::new());
+        let used: BTreeSet<usize> = jobs.values().flatten().copied().collect();
+        let used: Vec<&Detector> = used.into_iter().map(|index| &detectors[index]).collect();
+        let mut loaded = Loaded::new(session, &used, self.paces.as_ref(), &self.config.allow, now);
+        for chunk in chunks_by_hour(jobs) {
+            loaded.show(chunk.start, chunk.end, &mut detection.spared).await?;
+            // Each query runs on a thread of its own: that is quicker than to share a small window out among threads.
+            let mut windows = stream::iter(chunk.windows)
+                .map(|(window, indexes)| {
+                    let known = known.get(&window).map(Vec::as_slice).unwrap_or_default();
+                    let in_window =
+                        self.evaluate_window(&loaded, window, indexes, after, known, &failed, run_id, stage);
+                    async move { (window, in_window.await) }
+                })
+                .buffered(self.engine.threads());
+            while let Some((window, in_window)) = windows.next().await {
+                for (index, finding) in in_window.found {
+                    let key = (finding.session_id.clone(), detectors[index].name.clone(), window);
+                    evaluation.found.insert(key, finding);
+                }
+                evaluation.looked_at.extend(in_window.looked_at);
+                for (index, seconds) in in_window.seconds {
+                    detection.detectors.entry(detectors[index].name.clone()).or_default().seconds += seconds;
+                }
+                if let Some(sessions) = in_window.sessions {
+                    let most = detection.sessions_by_end.entry(window.end).or_default();
+                    *most = (*most).max(sessions);
+                }
+                for (index, reason) in in_window.failed {
+                    if evaluation.failed.insert(index) {
+                        let Detector { name, path, .. } = &detectors[index];
+                        detection.failures.push(format!("detector {name} ({path}): {reason}"));
+                    }
+                }
+                // Whoever is found is found all the same.
+                let unknown = in_window.without_who;
+                detection
+                    .failures
+                    .extend(unknown.map(|error| format!("who used what was found is not known: {error}")));
+            }
+        }
+        detection.spared.sessions.sort();
+        detection.spared.sessions.dedup();
+        // What a failed detector found before it failed is found again when it works.
+        let failed = |name: &str| evaluation.failed.iter().any(|&index| detectors[index].name == name);
+        evaluation.found.retain(|(_, name, _), _| !failed(name));
+        evaluation.looked_at.retain(|(_, name, _)| !failed(name));
+        Ok(evaluation)
+    }
+
+    /// Evaluates the detectors on one window. `known` are the stored findings of it; `failed` the detectors, by their places, that
+    /// failed before, in any window: they need not be tried.
+    #[expect(clippy::too_many_arguments, reason = "all that a detection knows")]
+    async fn evaluate_window(
+        &self,
+        loaded: &Loaded<'_>,
+        window: Window,
+        indexes: &[usize],
+        after: &[i64],
+        known: &[&Key],
+        failed: &Mutex<BTreeSet<usize>>,
+        run_id: &str,
+        stage: &Stage,
+    ) -> InWindow {
+        let mut cut = WindowTables::new(loaded, &self.statements, window);
+        let mut in_window = InWindow::default();
+        let mut found: Vec<(usize, Found)> = Vec::new();
+        for &index in indexes {
+            stage.advance(1);
+            if failed.lock().expect("not poisoned").contains(&index) {
+                continue;
+            }
+            let detector = &self.detectors[index];
+            let mut fail = |reason: String| {
+                failed.lock().expect("not poisoned").insert(index);
+                in_window.failed.push((index, reason));
+            };
+            let rows = match cut.of(detector, after[index]).await {
+                Ok(rows) => rows,
+                Err(error) => {
+                    fail(error.to_string());
+                    continue;
+                }
+            };
+            let started = Instant::now();
+            let result =
+                run(&self.alone, self.engine, self.statements.detector(index), detector, window, &rows, run_id).await;
+            let findings = match result {
+                Ok(findings) => findings,
+                Err(reason) => {
+                    fail(reason);
+                    continue;
+                }
+            };
+            in_window.seconds.push((index, started.elapsed().as_secs_f64()));
+            if detector.scope == Scope::Session && !detector.scores_only {
+                let sessions = cut.sessions(detector.scope, after[index]).len() as u64;
+                in_window.sessions = in_window.sessions.max(Some(sessions));
+            }
+            let of_detector = known.iter().filter(|(_, name, _)| *name == detector.name);
+            for key in of_detector {
+                if cut.sessions(detector.scope, after[index]).contains(&key.0) {
+                    in_window.looked_at.push((*key).clone());
+                }
+            }
+            found.extend(findings.into_iter().map(|finding| (index, finding)));
+        }
+        let told = |index: usize| !self.detectors[index].scores_only;
+        let sessions: BTreeSet<&str> = found
+            .iter()
+            .filter(|(index, _)| told(*index))
+            .map(|(_, found)| found.finding.session_id.as_str())
+            .collect();
+        let who = match cut.who(&sessions).await {
+            Ok(who) => who,
+            Err(error) => {
+                in_window.without_who = Some(error.to_string());
+                HashMap::new()
+            }
+        };
+        in_window.found = found
+            .into_iter()
+            .map(|(index, found)| {
+                let who = who.get(&found.finding.session_id).filter(|_| told(index));
+                (index, found.with_evidence(who))
+            })
+            .collect();
+        in_window
+    }
+
+    /// What the detectors say of some sessions in every window that holds a row of them, nothing written, and which detectors
+    /// failed. `session` has the public tables.
+    pub async fn look_at(
+        &self,
+        session: &SessionContext,
+        looked_at: &BTreeSet<&str>,
+        now: DateTime<Utc>,
+    ) -> Result<(Vec<Finding>, Vec<String>), DetectError> {
+        let minutes = touch(session, looked_at).await?;
+        let (after, mut detection) = (vec![i64::MIN; self.detectors.len()], Detection::default());
+        let jobs = self.jobs(&minutes, &after);
+        let evaluation =
+            self.evaluate(session, now, &jobs, &after, &HashMap::new(), "", &Stage::hidden(), &mut detection).await?;
+        let of_them = |finding: &Finding| looked_at.contains(finding.session_id.as_str());
+        let found = evaluation.found.into_values().filter(of_them).collect();
+        Ok((found, detection.failures))
+    }
+
+    /// Learns the pace of these sessions in every window that holds a row of them, so that whoever is looked at from now on is
+    /// held to it, whatever the tables have of the others.
+    pub async fn learn_paces(
+        &mut self,
+        session: &SessionContext,
+        looked_at: &BTreeSet<&str>,
+        now: DateTime<Utc>,
+    ) -> Result<(), DetectError> {
+        let minutes = touch(session, looked_at).await?;
+        let mut jobs = self.jobs(&minutes, &vec![i64::MIN; self.detectors.len()]);
+        jobs.retain(|_, indexes| indexes.iter().any(|&index| self.detectors[index].reads(PACE_TABLE)));
+        let readers: Vec<&Detector> = self.detectors.iter().filter(|detector| detector.reads(PACE_TABLE)).collect();
+        let mut loaded = Loaded::new(session, &readers, None, &self.config.allow, now);
+        let mut paces = Paces::new();
+        for chunk in chunks_by_hour(&jobs) {
+            loaded.show(chunk.start, chunk.end, &mut Spared::default()).await?;
+            for (window, _) in chunk.windows {
+                let pace = WindowTables::new(&loaded, &self.statements, window).pace_of(looked_at).await?;
+                paces.insert(window, pace);
+            }
+        }
+        self.paces = Some(paces);
+        Ok(())
+    }
+}
+
+/// The minutes of these sessions, as if they were all new: makes the table `touched`.
+async fn touch(session: &SessionContext, looked_at: &BTreeSet<&str>) -> Result<Vec<TouchedMinute>, EngineError> {
     let ids = rows::texts_batch("session_id", looked_at);
     replace(session, "looked_at", ids.schema(), vec![ids]).map_err(|error| query_error(TOUCHED_OF, error))?;
     register(session, "touched", TOUCHED_OF, vec![]).await?;
-    let minutes: Vec<TouchedMinute> = fetch(session, TOUCHED_MINUTES, vec![]).await?;
-    let mut jobs: BTreeMap<Window, Vec<usize>> = BTreeMap::new();
-    for (index, detector) in detectors.iter().enumerate() {
-        for window in windows_over(minutes.iter().map(|minute| minute.minute), detector.window, detector.every) {
-            jobs.entry(window).or_default().push(index);
-        }
-    }
-    let (after, mut detection) = (vec![i64::MIN; detectors.len()], Detection::default());
-    let evaluation =
-        evaluate(engine, session, detectors, config, now, &jobs, &after, "", &Stage::hidden(), &mut detection).await?;
-    let of_them = |finding: &Finding| looked_at.contains(finding.session_id.as_str());
-    let found = evaluation.found.into_values().filter(of_them).collect();
-    Ok((found, detection.failures))
+    fetch(session, TOUCHED_MINUTES, vec![]).await
 }
 
 /// How many detections there were.
@@ -330,49 +467,50 @@ fn withdrawn<'a>((session_id, detector, window): &'a Key, evaluation: i64, run_i
     }
 }
 
-/// The jobs in groups of an hour of event time: what is in memory at once is an hour and a window.
-fn chunks_by_hour(jobs: &BTreeMap<Window, Vec<usize>>) -> BTreeMap<i64, Vec<(Window, &Vec<usize>)>> {
-    let mut chunks: BTreeMap<i64, Vec<(Window, &Vec<usize>)>> = BTreeMap::new();
+/// Jobs of windows that end within an hour of event time: what is in memory at once is an hour and a window.
+struct Chunk<'a> {
+    /// From when on its windows, and those of the chunks behind it, begin: a longer window of a later hour may begin before the
+    /// shorter ones of this.
+    start: DateTime<Utc>,
+    end: DateTime<Utc>,
+    windows: Vec<(Window, &'a Vec<usize>)>,
+}
+
+fn chunks_by_hour(jobs: &Jobs) -> Vec<Chunk<'_>> {
+    let mut hours: BTreeMap<i64, Vec<(Window, &Vec<usize>)>> = BTreeMap::new();
     for (window, detectors) in jobs {
-        chunks.entry(window.end.timestamp().div_euclid(3_600)).or_default().push((*window, detectors));
+        hours.entry(window.end.timestamp().div_euclid(3_600)).or_default().push((*window, detectors));
     }
+    let mut start = DateTime::<Utc>::MAX_UTC;
+    let mut chunks = Vec::new();
+    for windows in hours.into_values().rev() {
+        start = windows.iter().map(|(window, _)| window.start).fold(start, DateTime::min);
+        let end = windows.iter().map(|(window, _)| window.end).fold(start, DateTime::max);
+        chunks.push(Chunk { start, end, windows });
+    }
+    chunks.reverse();
     chunks
 }
 
-/// What is new or has changed against the stored findings, and what is no longer found.
-async fn compare(
-    session: &SessionContext,
-    jobs: &BTreeMap<Window, Vec<usize>>,
-    found: &HashMap<Key, Finding>,
-    evaluated: &Evaluated,
-) -> Result<(Vec<Finding>, Vec<Key>), EngineError> {
+/// The findings of these windows that are stored.
+async fn stored_findings(session: &SessionContext, jobs: &Jobs) -> Result<HashMap<Key, Finding>, EngineError> {
     let (Some((first, _)), Some((last, _))) = (jobs.first_key_value(), jobs.last_key_value()) else {
-        return Ok((vec![], vec![]));
+        return Ok(HashMap::new());
     };
     let bounds = vec![("after", timestamp(first.end - TimeDelta::microseconds(1))), ("until", timestamp(last.end))];
     let stored: Vec<Finding> = fetch(session, FINDINGS_BETWEEN, bounds).await?;
-    let stored: HashMap<Key, Finding> = stored
-        .into_iter()
-        .map(|finding| ((finding.session_id.clone(), finding.detector.clone(), finding.window()), finding))
-        .collect();
+    let key = |finding: &Finding| (finding.session_id.clone(), finding.detector.clone(), finding.window());
+    Ok(stored.into_iter().map(|finding| (key(&finding), finding)).collect())
+}
+
+/// What is new or has changed against the stored findings.
+fn changed<'a>(stored: &HashMap<Key, Finding>, found: &'a HashMap<Key, Finding>) -> Vec<&'a Finding> {
     let same = |a: &Finding, b: &Finding| {
         (a.score, a.strength, &a.family, &a.evidence) == (b.score, b.strength, &b.family, &b.evidence)
     };
-    let mut changed: Vec<Finding> = found
-        .iter()
-        .filter(|(key, finding)| !stored.get(*key).is_some_and(|stored| same(stored, finding)))
-        .map(|(_, finding)| finding.clone())
-        .collect();
+    let is_new = |key: &Key, finding: &Finding| !stored.get(key).is_some_and(|stored| same(stored, finding));
+    let mut changed: Vec<&Finding> =
+        found.iter().filter(|(key, finding)| is_new(key, finding)).map(|(_, finding)| finding).collect();
     changed.sort_by(|a, b| (a.window_end, &a.detector, &a.session_id).cmp(&(b.window_end, &b.detector, &b.session_id)));
-    let mut gone: Vec<Key> = stored
-        .into_keys()
-        .filter(|key| {
-            let (session, detector, window) = key;
-            let looked_at =
-                evaluated.get(&(detector.clone(), *window)).is_some_and(|sessions| sessions.contains(session));
-            looked_at && !found.contains_key(key)
-        })
-        .collect();
-    gone.sort();
-    Ok((changed, gone))
+    changed
 }

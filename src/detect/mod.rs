@@ -12,9 +12,8 @@ pub mod window;
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
 
-pub use evaluate::{DetectError, Detection, DetectorStats, detect, evaluations, look_at};
+pub use evaluate::{DetectError, Detection, DetectorStats, Inspection, detect, evaluations};
 use file::Strength;
 pub use tables::PACE_TABLE;
 use window::Window;
@@ -36,13 +35,6 @@ pub struct Finding {
 }
 
 impl Finding {
-    /// Adds to the evidence, unless the detector has a column of that name.
-    fn add_evidence(&mut self, name: &str, value: &Map<String, Value>) {
-        let mut evidence: Map<String, Value> = serde_json::from_str(&self.evidence).unwrap_or_default();
-        evidence.entry(name).or_insert_with(|| Value::Object(value.clone()));
-        self.evidence = Value::Object(evidence).to_string();
-    }
-
     pub fn window(&self) -> Window {
         Window { start: self.window_start, end: self.window_end }
     }

@@ -6,7 +6,8 @@ use arrow::array::{Array, AsArray};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Float64Type};
 use arrow::record_batch::RecordBatch;
-use serde_json::Value;
+use serde_json::{Map, Value};
+use tokio::sync::RwLock;
 
 use super::Finding;
 use super::file::{Detector, Strength};
@@ -16,26 +17,55 @@ use super::window::Window;
 use crate::engine::Engine;
 use crate::rows::{self, texts};
 
-/// Runs one detector on one window. The error is for people: it says what was wrong with the result.
+/// A finding whose evidence is not put into text yet.
+pub struct Found {
+    pub finding: Finding,
+    evidence: Map<String, Value>,
+}
+
+impl Found {
+    /// The finding with its evidence and who used the session, unless the detector has a column of that name.
+    pub fn with_evidence(mut self, who: Option<&Map<String, Value>>) -> Finding {
+        if let Some(who) = who {
+            self.evidence.entry("who").or_insert_with(|| Value::Object(who.clone()));
+        }
+        self.finding.evidence = Value::Object(self.evidence).to_string();
+        self.finding
+    }
+}
+
+/// Runs one detector on one window, beside others that share `alone`. The error is for people: it says what was wrong with the
+/// result.
 pub async fn run(
+    alone: &RwLock<()>,
     engine: &Engine,
     statement: &Statement,
     detector: &Detector,
     window: Window,
     rows: &[(&'static str, Rows)],
     run_id: &str,
-) -> Result<Vec<Finding>, String> {
-    let batches = watched(2 * engine.memory_bytes(), statement.run(rows))
-        .await
-        .map_err(|error| error.to_string())?
-        .map_err(|error| error.strip_backtrace())?;
-    let mut findings: HashMap<String, Finding> = HashMap::new();
+) -> Result<Vec<Found>, String> {
+    let limit = 2 * engine.memory_bytes();
+    let beside_others = {
+        let _shared = alone.read().await;
+        watched(limit, statement.run(rows)).await
+    };
+    let batches = match beside_others {
+        // Another one may have taken it.
+        Err(_) => {
+            let _alone = alone.write().await;
+            watched(limit, statement.run(rows)).await.map_err(|error| error.to_string())?
+        }
+        Ok(batches) => batches,
+    };
+    let batches = batches.map_err(|error| error.strip_backtrace())?;
+    let mut findings: HashMap<String, Found> = HashMap::new();
     for batch in &batches {
-        for finding in read_findings(batch, detector, window, run_id)? {
-            match findings.get(&finding.session_id) {
-                Some(known) if known.score >= finding.score => {}
+        for found in read_findings(batch, detector, window, run_id)? {
+            match findings.get(&found.finding.session_id) {
+                Some(known) if known.finding.score >= found.finding.score => {}
                 _ => {
-                    findings.insert(finding.session_id.clone(), finding);
+                    findings.insert(found.finding.session_id.clone(), found);
                 }
             }
         }
@@ -43,12 +73,7 @@ pub async fn run(
     Ok(findings.into_values().collect())
 }
 
-fn read_findings(
-    batch: &RecordBatch,
-    detector: &Detector,
-    window: Window,
-    run_id: &str,
-) -> Result<Vec<Finding>, String> {
+fn read_findings(batch: &RecordBatch, detector: &Detector, window: Window, run_id: &str) -> Result<Vec<Found>, String> {
     let ids: Vec<Option<&str>> = texts(batch, "session_id")?.collect();
     let scores = batch.column_by_name("score").ok_or("the result has no column score")?;
     let scores = cast(scores, &DataType::Float64).map_err(|error| error.to_string())?;
@@ -75,7 +100,7 @@ fn read_findings(
         for column in ["session_id", "score", "strength"] {
             evidence.remove(column);
         }
-        findings.push(Finding {
+        let finding = Finding {
             session_id: session_id.to_owned(),
             detector: detector.name.clone(),
             window_start: window.start,
@@ -83,9 +108,10 @@ fn read_findings(
             score: rounded(score),
             strength: detector.strength_override.unwrap_or(own),
             family: detector.family.clone(),
-            evidence: Value::Object(evidence).to_string(),
+            evidence: String::new(),
             run_id: run_id.to_owned(),
-        });
+        };
+        findings.push(Found { finding, evidence });
     }
     Ok(findings)
 }

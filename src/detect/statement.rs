@@ -2,13 +2,14 @@
 //! small window.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
 use async_trait::async_trait;
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::DataFusionError;
+use datafusion::common::runtime::SpawnedTask;
 use datafusion::dataframe::DataFrame;
 use datafusion::datasource::TableType;
 use datafusion::execution::TaskContext;
@@ -27,8 +28,10 @@ pub type Rows = Arc<Vec<RecordBatch>>;
 pub struct Statement {
     plan: Arc<dyn ExecutionPlan>,
     context: Arc<TaskContext>,
-    tables: HashMap<&'static str, Arc<WindowTable>>,
 }
+
+/// The rows of a run, by table.
+struct RunRows(HashMap<&'static str, Rows>);
 
 impl Statement {
     /// Plans what `select` makes of a session, in which there are the tables with these names and schemas.
@@ -37,14 +40,11 @@ impl Statement {
         tables: Vec<(&'static str, SchemaRef)>,
         select: impl AsyncFnOnce(&SessionContext) -> Result<DataFrame, DataFusionError>,
     ) -> Result<Statement, DataFusionError> {
-        let mut registered = HashMap::new();
         for (name, schema) in tables {
-            let table = Arc::new(WindowTable { schema, rows: Arc::default() });
-            session.register_table(name, table.clone())?;
-            registered.insert(name, table);
+            session.register_table(name, Arc::new(WindowTable { name, schema }))?;
         }
         let plan = select(&session).await?.create_physical_plan().await?;
-        Ok(Statement { plan, context: session.task_ctx(), tables: registered })
+        Ok(Statement { plan, context: session.task_ctx() })
     }
 
     /// The columns of its result.
@@ -52,26 +52,26 @@ impl Statement {
         self.plan.schema()
     }
 
-    /// Runs it on the rows of a window; a table that is not named has none.
+    /// Runs it on the rows of a window; a table that is not named has none. Runs on a thread of its own, several at once if one
+    /// likes, and ends when it is dropped.
     pub async fn run(&self, rows: &[(&'static str, Rows)]) -> Result<Vec<RecordBatch>, DataFusionError> {
-        for (name, table) in &self.tables {
-            let given = rows.iter().find(|(given, _)| given == name).map(|(_, rows)| rows.clone());
-            *table.rows.lock().expect("nothing panics while it holds the rows") = given.unwrap_or_default();
-        }
+        let rows = RunRows(rows.iter().cloned().collect());
+        let config = self.context.session_config().clone().with_extension(Arc::new(rows));
+        let context = TaskContext::default().with_session_config(config).with_runtime(self.context.runtime_env());
         // What a plan's operators have gathered belongs to one run.
-        let batches = collect(reset_plan_states(self.plan.clone())?, self.context.clone()).await;
-        for table in self.tables.values() {
-            *table.rows.lock().expect("nothing panics while it holds the rows") = Rows::default();
-        }
-        batches
+        let plan = reset_plan_states(self.plan.clone())?;
+        SpawnedTask::spawn(collect(plan, Arc::new(context)))
+            .join()
+            .await
+            .map_err(|error| DataFusionError::External(Box::new(error)))?
     }
 }
 
-/// A table whose rows are those of the window at hand.
+/// A table whose rows are those of the run at hand.
 #[derive(Debug)]
 struct WindowTable {
+    name: &'static str,
     schema: SchemaRef,
-    rows: Arc<Mutex<Rows>>,
 }
 
 #[async_trait]
@@ -93,8 +93,7 @@ impl TableProvider for WindowTable {
     ) -> Result<Arc<dyn ExecutionPlan>, DataFusionError> {
         let of = state.config().target_partitions().max(1);
         let streams = (0..of).map(|number| {
-            let (schema, rows) = (self.schema.clone(), self.rows.clone());
-            Arc::new(Share { schema, rows, number, of }) as Arc<dyn PartitionStream>
+            Arc::new(Share { name: self.name, schema: self.schema.clone(), number, of }) as Arc<dyn PartitionStream>
         });
         Ok(Arc::new(StreamingTableExec::try_new(self.schema.clone(), streams.collect(), projection, [], false, limit)?))
     }
@@ -103,8 +102,8 @@ impl TableProvider for WindowTable {
 /// One partition's share of the batches.
 #[derive(Debug)]
 struct Share {
+    name: &'static str,
     schema: SchemaRef,
-    rows: Arc<Mutex<Rows>>,
     number: usize,
     of: usize,
 }
@@ -114,8 +113,9 @@ impl PartitionStream for Share {
         &self.schema
     }
 
-    fn execute(&self, _context: Arc<TaskContext>) -> SendableRecordBatchStream {
-        let rows = self.rows.lock().expect("nothing panics while it holds the rows").clone();
+    fn execute(&self, context: Arc<TaskContext>) -> SendableRecordBatchStream {
+        let rows = context.session_config().get_extension::<RunRows>();
+        let rows = rows.and_then(|rows| rows.0.get(self.name).cloned()).unwrap_or_default();
         let share: Vec<_> = rows.iter().skip(self.number).step_by(self.of).cloned().map(Ok).collect();
         Box::pin(RecordBatchStreamAdapter::new(self.schema.clone(), stream::iter(share)))
     }

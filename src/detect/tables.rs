@@ -1,13 +1,15 @@
-//! The rows that detectors see: loaded an hour of event time at once, in order of time, then cut to each window.
+//! The rows that detectors see: loaded an hour of event time at once, then cut to each window.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use arrow::array::{AsArray, BooleanArray, TimestampMicrosecondArray};
-use arrow::compute::filter_record_batch;
-use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef, TimeUnit, TimestampMicrosecondType};
+use arrow::compute::{filter_record_batch, sort_to_indices, take_record_batch};
+use arrow::datatypes::{DataType, Field, Int64Type, Schema, TimeUnit, TimestampMicrosecondType};
+use arrow::error::ArrowError;
 use arrow::record_batch::RecordBatch;
 use chrono::{DateTime, TimeDelta, Utc};
+use datafusion::common::ScalarValue;
 use datafusion::datasource::MemTable;
 use datafusion::prelude::SessionContext;
 use serde::Deserialize;
@@ -25,8 +27,10 @@ use crate::schema::Table;
 const ACTIVITY_OF_TOUCHED: Sql = sql!("engine/activity_of_touched.sql");
 const ACTIVITY_BETWEEN: Sql = sql!("engine/activity_between.sql");
 const REFUSALS_BETWEEN: Sql = sql!("engine/refusals_between.sql");
+const DELIVERIES_BETWEEN: Sql = sql!("engine/deliveries_between.sql");
 const DELIVERIES_OF_LOADED: Sql = sql!("engine/deliveries_of_loaded.sql");
 const TOUCHED_BETWEEN: Sql = sql!("engine/touched_between.sql");
+const NAMED_BY_OTHERS: Sql = sql!("engine/named_by_others.sql");
 const SESSIONS_IN_MINUTES: Sql = sql!("engine/sessions_in_minutes.sql");
 pub const PACE: Sql = sql!("engine/pace.sql");
 const EVIDENCE: Sql = sql!("engine/evidence.sql");
@@ -39,40 +43,42 @@ const FOUND: &str = "found";
 /// What one viewer of a session's contents fetches in a minute: a table for detectors with scope = "all".
 pub const PACE_TABLE: &str = "pace";
 
+/// Ids of sessions.
+pub type Sessions = HashSet<String, ahash::RandomState>;
+
+/// The table `pace` of windows.
+pub type Paces = HashMap<Window, Rows>;
+
 /// The minute tables that a detector can read, cut to its window.
 pub const WINDOWED: [(&str, Table); 3] =
     [(ACTIVITY, Table::Activity), (REFUSALS, Table::Refusals), (DELIVERIES, Table::Deliveries)];
 
-/// Rows in order of their minutes.
+/// Rows of a minute table, in batches that are each in order of time.
 #[derive(Default)]
 struct Minutes(Vec<RecordBatch>);
 
 impl Minutes {
-    async fn load(
-        session: &SessionContext,
-        sql: Sql,
-        (start, end): (DateTime<Utc>, DateTime<Utc>),
-    ) -> Result<(SchemaRef, Minutes), EngineError> {
-        let bounds = vec![("start", timestamp(start)), ("end", timestamp(end))];
-        let (schema, batches) = collect(session, sql, bounds).await?;
-        Ok((schema, Minutes(batches)))
-    }
-
-    /// Takes out what the allow-list spares.
-    fn retain(&mut self, allow: &AllowList, now: DateTime<Utc>, spared: &mut Spared) -> Result<(), EngineError> {
-        for batch in &mut self.0 {
-            let left = allow.filter(batch, now, spared);
-            *batch = left.map_err(|message| EngineError::Rows { file: ACTIVITY_BETWEEN.file, message })?;
+    /// Appends what a statement gives for a span of time.
+    async fn load(&mut self, session: &SessionContext, sql: Sql, span: Span) -> Result<(), EngineError> {
+        let (_, batches) = collect(session, sql, span.parameters()).await?;
+        let rows = |error: ArrowError| EngineError::Rows { file: sql.file, message: error.to_string() };
+        for batch in batches {
+            self.0.push(in_order(&batch).map_err(rows)?);
         }
         Ok(())
+    }
+
+    /// Lets go of the batches of which nothing is of `start` or later.
+    fn drop_before(&mut self, start: DateTime<Utc>) {
+        let start = start.timestamp_micros();
+        self.0.retain(|batch| minutes(batch).last().is_some_and(|last| *last >= start));
     }
 
     /// The rows of a window; nothing is copied.
     fn within(&self, window: Window) -> Vec<RecordBatch> {
         let (start, end) = (window.start.timestamp_micros(), window.end.timestamp_micros());
         let cut = |batch: &RecordBatch| {
-            let minutes = batch.column_by_name("minute").expect("every minute table has it");
-            let minutes = minutes.as_primitive::<TimestampMicrosecondType>().values();
+            let minutes = minutes(batch);
             let from = minutes.partition_point(|minute| *minute < start);
             let until = minutes.partition_point(|minute| *minute < end);
             (from < until).then(|| batch.slice(from, until - from))
@@ -81,49 +87,168 @@ impl Minutes {
     }
 }
 
-/// The folded rows that the windows of a chunk can see.
-pub struct Loaded {
+fn minutes(batch: &RecordBatch) -> &[i64] {
+    let minutes = batch.column_by_name("minute").expect("every minute table has it");
+    minutes.as_primitive::<TimestampMicrosecondType>().values()
+}
+
+fn in_order(batch: &RecordBatch) -> Result<RecordBatch, ArrowError> {
+    if minutes(batch).is_sorted() {
+        return Ok(batch.clone());
+    }
+    let minutes = batch.column_by_name("minute").expect("every minute table has it");
+    take_record_batch(batch, &sort_to_indices(minutes, None, None)?)
+}
+
+/// From a time on, until before another.
+#[derive(Clone, Copy)]
+struct Span {
+    start: DateTime<Utc>,
+    end: DateTime<Utc>,
+}
+
+impl Span {
+    fn parameters(self) -> Vec<(&'static str, ScalarValue)> {
+        vec![("start", timestamp(self.start)), ("end", timestamp(self.end))]
+    }
+}
+
+/// The folded rows that the windows at hand can see. Each is loaded once, and kept while a window to come can see it.
+pub struct Loaded<'a> {
+    session: &'a SessionContext,
+    allow: &'a AllowList,
+    now: DateTime<Utc>,
+    /// What is known of the pace of those who are looked at.
+    paces: Option<&'a Paces>,
+    /// Detectors look at everybody; else at sessions with new rows.
+    all: bool,
+    /// A detector reads deliveries.
+    delivers: bool,
     activity: Minutes,
     refusals: Minutes,
     deliveries: Minutes,
     /// Which sessions have rows of which batch in which minute.
     touched: Minutes,
+    until: DateTime<Utc>,
+    /// Where a session is used with a token that covers its id, requests that merely name it are somebody else's: these
+    /// sessions have both.
+    others: Sessions,
 }
 
-impl Loaded {
-    pub async fn new(
-        session: &SessionContext,
-        chunk: &[(Window, &Vec<usize>)],
-        detectors: &[Detector],
-        allow: &AllowList,
+impl<'a> Loaded<'a> {
+    /// Nothing is loaded yet. `session` has the public tables and `touched`.
+    pub fn new(
+        session: &'a SessionContext,
+        detectors: &[&Detector],
+        paces: Option<&'a Paces>,
+        allow: &'a AllowList,
         now: DateTime<Utc>,
-        spared: &mut Spared,
-    ) -> Result<Loaded, EngineError> {
-        let start = chunk.iter().map(|(window, _)| window.start).min().unwrap_or_default();
-        let end = chunk.iter().map(|(window, _)| window.end).max().unwrap_or_default();
-        let of_chunk = || chunk.iter().flat_map(|(_, indexes)| indexes.iter().map(|&index| &detectors[index]));
-        let all = of_chunk().any(|detector| detector.scope == Scope::All);
-        let sql = if all { ACTIVITY_BETWEEN } else { ACTIVITY_OF_TOUCHED };
-        let (schema, mut activity) = Minutes::load(session, sql, (start, end)).await?;
-        if allow.takes_requests(now) {
-            activity.retain(allow, now, spared)?;
-            spared.counted_until = spared.counted_until.max(end.timestamp_micros());
+    ) -> Self {
+        let asks_for_all =
+            |detector: &&&Detector| detector.scope == Scope::All && !(detector.others_by_pace && paces.is_some());
+        Loaded {
+            session,
+            allow,
+            now,
+            paces,
+            all: detectors.iter().any(|detector| asks_for_all(&detector)),
+            delivers: detectors.iter().any(|detector| detector.reads(DELIVERIES)),
+            activity: Minutes::default(),
+            refusals: Minutes::default(),
+            deliveries: Minutes::default(),
+            touched: Minutes::default(),
+            until: DateTime::<Utc>::MIN_UTC,
+            others: Sessions::default(),
         }
-        let deliveries = match of_chunk().any(|detector| detector.reads(DELIVERIES)) {
-            true => {
-                replace(session, "loaded_activity", schema, activity.0.clone())
-                    .map_err(|error| query_error(DELIVERIES_OF_LOADED, error))?;
-                Minutes::load(session, DELIVERIES_OF_LOADED, (start, end)).await?.1
-            }
-            false => Minutes::default(),
-        };
-        Ok(Loaded {
-            activity,
-            deliveries,
-            refusals: Minutes::load(session, REFUSALS_BETWEEN, (start, end)).await?.1,
-            touched: Minutes::load(session, TOUCHED_BETWEEN, (start, end)).await?.1,
-        })
     }
+
+    /// Loads what windows from `start` on and until `end` can see. Those that are asked for later begin no earlier.
+    pub async fn show(
+        &mut self,
+        start: DateTime<Utc>,
+        end: DateTime<Utc>,
+        spared: &mut Spared,
+    ) -> Result<(), EngineError> {
+        for minutes in [&mut self.activity, &mut self.refusals, &mut self.deliveries, &mut self.touched] {
+            minutes.drop_before(start);
+        }
+        if self.until < end {
+            self.load(Span { start: start.max(self.until), end }, spared).await?;
+            self.until = end;
+        }
+        self.others = self.named_by_others(Span { start, end }).await?;
+        Ok(())
+    }
+
+    async fn load(&mut self, span: Span, spared: &mut Spared) -> Result<(), EngineError> {
+        let session = self.session;
+        let mut new = Minutes::default();
+        new.load(session, if self.all { ACTIVITY_BETWEEN } else { ACTIVITY_OF_TOUCHED }, span).await?;
+        let takes_requests = self.allow.takes_requests(self.now);
+        if takes_requests {
+            for batch in &mut new.0 {
+                let left = self.allow.filter(batch, self.now, spared);
+                *batch = left.map_err(|message| EngineError::Rows { file: ACTIVITY_BETWEEN.file, message })?;
+            }
+            spared.counted_until = spared.counted_until.max(span.end.timestamp_micros());
+        }
+        if self.delivers {
+            let sql = if self.all && !takes_requests { DELIVERIES_BETWEEN } else { DELIVERIES_OF_LOADED };
+            self.register_loaded(&new).await?;
+            self.deliveries.load(session, sql, span).await?;
+        }
+        self.activity.0.extend(new.0);
+        self.refusals.load(session, REFUSALS_BETWEEN, span).await?;
+        self.touched.load(session, TOUCHED_BETWEEN, span).await
+    }
+
+    /// Makes the table `loaded_activity`.
+    async fn register_loaded(&self, rows: &Minutes) -> Result<(), EngineError> {
+        let table = self.session.table(ACTIVITY).await.map_err(|error| query_error(DELIVERIES_OF_LOADED, error))?;
+        let schema = Arc::new(table.schema().as_arrow().clone());
+        replace(self.session, "loaded_activity", schema, rows.0.clone())
+            .map_err(|error| query_error(DELIVERIES_OF_LOADED, error))
+    }
+
+    /// The sessions that somebody merely names while others use them.
+    async fn named_by_others(&self, span: Span) -> Result<Sessions, EngineError> {
+        let has_unbound =
+            |batch: &RecordBatch| batch.column_by_name("bound").expect("it is selected").as_boolean().has_false();
+        if !self.activity.0.iter().any(has_unbound) {
+            return Ok(Sessions::default());
+        }
+        #[derive(Deserialize)]
+        struct Row {
+            session_id: String,
+        }
+        self.register_loaded(&self.activity).await?;
+        let rows: Vec<Row> = fetch(self.session, NAMED_BY_OTHERS, span.parameters()).await?;
+        Ok(rows.into_iter().map(|row| row.session_id).collect())
+    }
+
+    /// The rows of a window.
+    fn within(&self, table: &str, window: Window) -> Vec<RecordBatch> {
+        let rows = match table {
+            ACTIVITY => self.activity.within(window),
+            DELIVERIES => self.deliveries.within(window),
+            _ => return self.refusals.within(window),
+        };
+        if self.others.is_empty() {
+            rows
+        } else {
+            rows.iter().map(|batch| without_others(batch, &self.others)).collect()
+        }
+    }
+}
+
+/// The rows without the requests that merely name one of these sessions.
+fn without_others(batch: &RecordBatch, sessions: &Sessions) -> RecordBatch {
+    let bound = batch.column_by_name("bound").expect("it is selected").as_boolean();
+    let ids = texts(batch, "session_id").expect("minute tables have it");
+    let is_named = |id: Option<&str>| id.is_some_and(|id| sessions.contains(id));
+    let left: BooleanArray =
+        bound.iter().zip(ids).map(|(bound, id)| Some(bound == Some(true) || !is_named(id))).collect();
+    filter_record_batch(batch, &left).expect("the mask is as long as the batch")
 }
 
 /// The statements of a detection, each planned once.
@@ -146,17 +271,20 @@ impl Statements {
             let table = session.table(name).await.map_err(|error| query_error(PACE, error))?;
             schemas.push((name, Arc::new(table.schema().as_arrow().clone())));
         }
-        let pace = Statement::new(engine.session(), schemas.clone(), async |session| select(session, PACE.text).await);
+        let pace = Statement::new(engine.session_of_one_thread(), schemas.clone(), async |session| {
+            select(session, PACE.text).await
+        });
         let pace = pace.await.map_err(|error| query_error(PACE, error))?;
         let found = rows::texts_batch("session_id", [""; 0]);
         let with_found: Vec<_> = schemas.iter().cloned().chain([(FOUND, found.schema())]).collect();
-        let evidence =
-            Statement::new(engine.session(), with_found, async |session| select(session, EVIDENCE.text).await);
+        let evidence = Statement::new(engine.session_of_one_thread(), with_found, async |session| {
+            select(session, EVIDENCE.text).await
+        });
         let evidence = evidence.await.map_err(|error| query_error(EVIDENCE, error))?;
         schemas.push((PACE_TABLE, pace.schema()));
         let mut statements = Vec::new();
         for detector in detectors {
-            let session = engine.session();
+            let session = engine.session_of_one_thread();
             let planned = async {
                 catalog::register_lists(&session, lists)?;
                 Statement::new(session, schemas.clone(), async |session| catalog::plan(session, detector).await).await
@@ -174,15 +302,15 @@ impl Statements {
 
 /// The tables of one window, each made once for all detectors that see the same.
 pub struct WindowTables<'a> {
-    loaded: &'a Loaded,
+    loaded: &'a Loaded<'a>,
     statements: &'a Statements,
     window: Window,
     cut: HashMap<(&'static str, Option<i64>), Rows>,
-    sessions: HashMap<Option<i64>, Arc<HashSet<String>>>,
+    sessions: HashMap<Option<i64>, Arc<Sessions>>,
 }
 
 impl<'a> WindowTables<'a> {
-    pub fn new(loaded: &'a Loaded, statements: &'a Statements, window: Window) -> Self {
+    pub fn new(loaded: &'a Loaded<'a>, statements: &'a Statements, window: Window) -> Self {
         WindowTables { loaded, statements, window, cut: HashMap::new(), sessions: HashMap::new() }
     }
 
@@ -203,16 +331,19 @@ impl<'a> WindowTables<'a> {
     }
 
     /// The sessions that a detector looks at: with scope = "session" those with rows of a batch after `after` in the window.
-    pub fn sessions(&mut self, scope: Scope, after: i64) -> Arc<HashSet<String>> {
+    pub fn sessions(&mut self, scope: Scope, after: i64) -> Arc<Sessions> {
         self.sessions_after((scope == Scope::Session).then_some(after))
     }
 
-    fn sessions_after(&mut self, after: Option<i64>) -> Arc<HashSet<String>> {
+    fn sessions_after(&mut self, after: Option<i64>) -> Arc<Sessions> {
         let (loaded, window) = (self.loaded, self.window);
         let made = || {
-            let rows = if after.is_some() { &loaded.touched } else { &loaded.activity };
-            let mut sessions = HashSet::new();
-            for batch in rows.within(window) {
+            let rows = match after {
+                Some(_) => loaded.touched.within(window),
+                None => loaded.within(ACTIVITY, window),
+            };
+            let mut sessions = Sessions::default();
+            for batch in rows {
                 let ids = texts(&batch, "session_id").expect("minute tables have it");
                 match after {
                     None => sessions.extend(ids.flatten().map(str::to_owned)),
@@ -235,12 +366,7 @@ impl<'a> WindowTables<'a> {
         if let Some(known) = self.cut.get(&(name, after)) {
             return known.clone();
         }
-        let minutes = match name {
-            ACTIVITY => &self.loaded.activity,
-            REFUSALS => &self.loaded.refusals,
-            _ => &self.loaded.deliveries,
-        };
-        let mut rows = minutes.within(self.window);
+        let mut rows = self.loaded.within(name, self.window);
         if after.is_some() {
             let sessions = self.sessions_after(after);
             rows = rows.iter().map(|batch| of_sessions(batch, &sessions)).collect();
@@ -251,6 +377,9 @@ impl<'a> WindowTables<'a> {
     }
 
     async fn pace(&mut self) -> Result<Rows, EngineError> {
+        if let Some(paces) = self.loaded.paces {
+            return Ok(paces.get(&self.window).cloned().unwrap_or_default());
+        }
         if let Some(known) = self.cut.get(&(PACE_TABLE, None)) {
             return Ok(known.clone());
         }
@@ -263,6 +392,12 @@ impl<'a> WindowTables<'a> {
 }
 
 impl WindowTables<'_> {
+    /// What the table `pace` has of these sessions.
+    pub async fn pace_of(mut self, sessions: &BTreeSet<&str>) -> Result<Rows, EngineError> {
+        let sessions: Sessions = sessions.iter().map(|&session| session.to_owned()).collect();
+        Ok(Arc::new(self.pace().await?.iter().map(|batch| of_sessions(batch, &sessions)).collect()))
+    }
+
     /// Who used these sessions, by session: `{"networks": {"different": 7, "most": [{…}]}, "countries": …}`.
     pub async fn who(&mut self, sessions: &BTreeSet<&str>) -> Result<HashMap<String, Map<String, Value>>, EngineError> {
         if sessions.is_empty() {
@@ -288,7 +423,7 @@ impl WindowTables<'_> {
 }
 
 /// The rows of some sessions.
-fn of_sessions(batch: &RecordBatch, sessions: &HashSet<String>) -> RecordBatch {
+fn of_sessions(batch: &RecordBatch, sessions: &Sessions) -> RecordBatch {
     let ids = texts(batch, "session_id").expect("minute tables have it");
     let wanted: BooleanArray = ids.map(|id| Some(id.is_some_and(|id| sessions.contains(id)))).collect();
     filter_record_batch(batch, &wanted).expect("the mask is as long as the batch")

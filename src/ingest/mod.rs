@@ -6,11 +6,11 @@
 //! gives it, skipping the tables that have it.
 
 mod ledger;
-mod rollup;
+mod tally;
 
 use std::collections::HashSet;
+use std::time::Duration;
 
-use arrow::record_batch::RecordBatch;
 use chrono::{DateTime, TimeDelta, Utc};
 use futures::{StreamExt, TryStreamExt, stream};
 
@@ -18,7 +18,7 @@ use crate::engine::{Engine, EngineError};
 use crate::logs::{ObjectReport, ReadContext};
 use crate::notices::Facts;
 use crate::progress::Stage;
-use crate::requests::{LogObject, ObjectError, Place};
+use crate::requests::{self, LogObject, ObjectError, Place};
 use crate::rows;
 use crate::schema::Table;
 use crate::source::{self, ObjectMeta};
@@ -26,11 +26,7 @@ use crate::store::{Store, StoreError, Transaction};
 use crate::text::printable;
 use crate::time::{Span, rfc3339};
 use ledger::{Ledger, LedgerRow, Status, Verdict};
-use rollup::{Rolled, Rollup};
-
-/// Bytes of requests, as Arrow holds them, that are rolled up at once: what bounds memory. An object with more
-/// is rolled up in parts of so many.
-const PART_BYTES: usize = 64 << 20;
+use tally::Tally;
 
 /// The application transaction of a batch, in every table that it is written to.
 pub const INGEST: &str = "ingest";
@@ -40,6 +36,10 @@ const BATCH_OBJECTS: usize = 1_000;
 
 /// Rolled-up rows in a batch, at most, beyond the last object.
 const BATCH_ROLLED_ROWS: usize = 500_000;
+
+/// How often an object is tried again that cannot be read for the moment, before it is left to the next run. The AWS client
+/// has its own attempts at each request; these are for answers that break off.
+const RETRIES: u32 = 3;
 
 /// Objects that were set aside and are named in the alarms; of more there is the number.
 const NAMED_QUARANTINED: u64 = 10;
@@ -99,12 +99,11 @@ impl Ingestion<'_> {
     /// Finishes what was cut off, then ingests what is new. Progress is in bytes as stored.
     pub async fn run(&self, places: &[Place], stage: &Stage) -> Result<Ingested, IngestError> {
         let mut done = Ingested::default();
-        let rollup = Rollup::new(self.engine).await?;
         let mut session = self.engine.session_over(self.store, self.now).await?;
         let mut batch = ledger::last_batch(&session).await?;
         let complete = self.store.transaction(Table::Activity, INGEST).await?.unwrap_or(0);
         if batch > complete {
-            self.finish(batch, places, &rollup, &mut done).await?;
+            self.finish(batch, places, &mut done).await?;
             session = self.engine.session_over(self.store, self.now).await?;
         }
         let since = places.iter().map(|place| place.since).min().flatten();
@@ -118,12 +117,9 @@ impl Ingestion<'_> {
         }
         stage.set_total(new.iter().map(|object| object.meta.size).sum());
         let mut reading = stream::iter(new)
-            .map(|object| {
-                let rollup = &rollup;
-                async move {
-                    let outcome = rollup.read(&object, self.context, PART_BYTES).await;
-                    (object, outcome)
-                }
+            .map(|object| async move {
+                let outcome = read_with_retries(&object, self.context).await;
+                (object, outcome)
             })
             .buffered(self.engine.threads().max(1) + 1);
         let mut open = Batch::default();
@@ -131,7 +127,6 @@ impl Ingestion<'_> {
         let mut readable = HashSet::new();
         while let Some((object, outcome)) = reading.next().await {
             stage.advance(object.meta.size);
-            let outcome = outcome?;
             if let Err(ObjectError::Denied(reason)) = outcome {
                 denied.push((object, reason));
                 continue;
@@ -141,16 +136,13 @@ impl Ingestion<'_> {
             }
             if open.arrival != arrival(&object) && !open.rows.is_empty() {
                 batch += 1;
-                self.commit(batch, std::mem::take(&mut open), &rollup).await?;
+                self.commit(batch, std::mem::take(&mut open)).await?;
             }
             open.arrival = arrival(&object);
             self.take(&object, outcome, &mut ledger, &mut open, &mut done);
-            if open.staged_bytes >= PART_BYTES {
-                open.roll(&rollup).await?;
-            }
-            if open.rows.len() >= BATCH_OBJECTS || open.rolled.rows() >= BATCH_ROLLED_ROWS {
+            if open.rows.len() >= BATCH_OBJECTS || open.tally.rows() >= BATCH_ROLLED_ROWS {
                 batch += 1;
-                self.commit(batch, std::mem::take(&mut open), &rollup).await?;
+                self.commit(batch, std::mem::take(&mut open)).await?;
             }
         }
         for (object, reason) in denied {
@@ -163,7 +155,7 @@ impl Ingestion<'_> {
         }
         if !open.rows.is_empty() {
             batch += 1;
-            self.commit(batch, open, &rollup).await?;
+            self.commit(batch, open).await?;
         }
         if done.quarantined > 0 {
             done.alarms.push(format!(
@@ -207,14 +199,7 @@ impl Ingestion<'_> {
     }
 
     /// Judges one object that was read, and takes its rows into the open batch if they count.
-    fn take(
-        &self,
-        object: &LogObject,
-        outcome: rollup::Outcome,
-        ledger: &mut Ledger,
-        open: &mut Batch,
-        done: &mut Ingested,
-    ) {
+    fn take(&self, object: &LogObject, outcome: Outcome, ledger: &mut Ledger, open: &mut Batch, done: &mut Ingested) {
         let location = object.source.location();
         let name = || printable(&object.name()).into_owned();
         let (report, verdict) = match &outcome {
@@ -265,24 +250,23 @@ impl Ingestion<'_> {
         let ingested = verdict.status == Status::Ingested;
         ledger.add(location, &object.meta, &report, verdict.status);
         open.rows.push(LedgerRow::new(location, &object.meta, &report, verdict, self.now));
-        if let (true, Ok((_, staged, rolled))) = (ingested, outcome) {
-            open.add(staged, rolled);
+        if let (true, Ok((_, tally))) = (ingested, outcome) {
+            open.tally.add(tally);
         }
     }
 
     /// Writes a batch: the ledger first, `activity` last.
-    async fn commit(&self, batch: i64, mut open: Batch, rollup: &Rollup<'_>) -> Result<(), IngestError> {
-        open.roll(rollup).await?;
+    async fn commit(&self, batch: i64, mut open: Batch) -> Result<(), IngestError> {
         for row in &mut open.rows {
             row.batch = batch;
         }
         let ledger = rows::encode(Table::Objects.schema().stored(), &open.rows).map_err(IngestError::Rows)?;
         self.store.append(Table::Objects, vec![ledger], &[Transaction::new(INGEST, batch)]).await?;
-        self.commit_rolled(batch, open.rolled).await
+        self.commit_tally(batch, open.tally).await
     }
 
-    async fn commit_rolled(&self, batch: i64, rolled: Rolled) -> Result<(), IngestError> {
-        for (table, rows) in rolled.with_batch(batch).map_err(IngestError::Rows)? {
+    async fn commit_tally(&self, batch: i64, tally: Tally) -> Result<(), IngestError> {
+        for (table, rows) in tally.into_rows(batch) {
             let has = self.store.transaction(table, INGEST).await?.is_some_and(|version| version >= batch);
             // `activity` closes the batch, with rows or without.
             if !has && (!rows.is_empty() || table == Table::Activity) {
@@ -293,16 +277,10 @@ impl Ingestion<'_> {
     }
 
     /// Finishes a batch that was cut off after the ledger had it.
-    async fn finish(
-        &self,
-        batch: i64,
-        places: &[Place],
-        rollup: &Rollup<'_>,
-        done: &mut Ingested,
-    ) -> Result<(), IngestError> {
+    async fn finish(&self, batch: i64, places: &[Place], done: &mut Ingested) -> Result<(), IngestError> {
         tracing::warn!("batch {batch} was cut off; it is finished first");
         let session = self.engine.session_over(self.store, self.now).await?;
-        let mut open = Batch::default();
+        let mut tally = Tally::default();
         let mut lost = Vec::new();
         for (location, meta, digest) in ledger::objects_of(&session, batch).await? {
             let place = source::Location::parse(&location, std::path::Path::new("/"))
@@ -311,17 +289,12 @@ impl Ingestion<'_> {
             let form = places.iter().find(|place| place.source.location() == location).map(|place| place.form.clone());
             let source = source::connect(&place).await;
             let object = LogObject { source, meta, form: form.unwrap_or_default() };
-            let outcome = match rollup.read(&object, self.context, PART_BYTES).await? {
-                Ok((report, ..)) if report.digest != digest => Err(ObjectError::Changed("its bytes are others".into())),
+            let outcome = match read_with_retries(&object, self.context).await {
+                Ok((report, _)) if report.digest != digest => Err(ObjectError::Changed("its bytes are others".into())),
                 outcome => outcome,
             };
             match outcome {
-                Ok((_, staged, rolled)) => {
-                    open.add(staged, rolled);
-                    if open.staged_bytes >= PART_BYTES {
-                        open.roll(rollup).await?;
-                    }
-                }
+                Ok((_, read)) => tally.add(read),
                 Err(ObjectError::Unavailable(reason) | ObjectError::Denied(reason)) => {
                     return Err(IngestError::Unfinished { batch, reason: format!("{object:?}: {reason}") });
                 }
@@ -346,8 +319,7 @@ impl Ingestion<'_> {
             let rows = rows::encode(Table::Objects.schema().stored(), &lost).map_err(IngestError::Rows)?;
             self.store.append(Table::Objects, vec![rows], &[]).await?;
         }
-        open.roll(rollup).await?;
-        self.commit_rolled(batch, open.rolled).await
+        self.commit_tally(batch, tally).await
     }
 }
 
@@ -362,29 +334,34 @@ pub fn tick(arrived_at: DateTime<Utc>, every: Span) -> DateTime<Utc> {
 #[derive(Default)]
 struct Batch {
     rows: Vec<LedgerRow>,
-    staged: Vec<RecordBatch>,
-    staged_bytes: usize,
-    rolled: Rolled,
+    tally: Tally,
     /// When its objects had arrived, if that matters.
     arrival: Option<DateTime<Utc>>,
 }
 
-impl Batch {
-    /// Takes the rows of an object that counts.
-    fn add(&mut self, staged: Vec<RecordBatch>, rolled: Rolled) {
-        self.staged_bytes += staged.iter().map(RecordBatch::get_array_memory_size).sum::<usize>();
-        self.staged.extend(staged);
-        self.rolled.extend(rolled);
-    }
+/// An object that was read to its end: its report and its rows. Or why it was not.
+type Outcome = Result<(ObjectReport, Tally), ObjectError>;
 
-    /// Rolls up what is staged.
-    async fn roll(&mut self, rollup: &Rollup<'_>) -> Result<(), IngestError> {
-        if !self.staged.is_empty() {
-            self.rolled.extend(rollup.roll(std::mem::take(&mut self.staged)).await?);
-            self.staged_bytes = 0;
+/// Reads an object. What fails for the moment is tried again, from the beginning.
+async fn read_with_retries(object: &LogObject, context: &ReadContext) -> Outcome {
+    let mut attempt = 0;
+    loop {
+        match requests::read(object, context, Tally::default()).await {
+            Err(ObjectError::Unavailable(reason)) if attempt < RETRIES => {
+                let pause = pause(attempt, uuid::Uuid::new_v4().as_u128());
+                tracing::warn!("{object:?}: {reason}; trying again in {pause:.1?}");
+                tokio::time::sleep(pause).await;
+                attempt += 1;
+            }
+            outcome => return outcome,
         }
-        Ok(())
     }
+}
+
+/// Half a second, doubling, with up to as much again by chance.
+fn pause(attempt: u32, chance: u128) -> Duration {
+    let base = 500u64 << attempt;
+    Duration::from_millis(base + (chance % u128::from(base)) as u64)
 }
 
 impl Ingested {

@@ -1,6 +1,6 @@
 //! Log objects into rows of `requests`.
 //!
-//! [`read_object`] takes the bytes of one object, finds out what they are, and hands Arrow batches to a
+//! [`read_object`] takes the bytes of one object, finds out what they are, and hands requests to a
 //! sink. It is synchronous and pure: bytes, a context and a sink in, a report out. A line that cannot be
 //! read is counted; an object that cannot be read to its end is an error, and the caller drops what the
 //! sink got of it.
@@ -12,32 +12,27 @@ mod decode;
 pub mod fields;
 mod gunzip;
 mod json;
+mod request;
 mod text;
 
 use std::io::Read;
-use std::ops::{AddAssign, ControlFlow};
+use std::ops::AddAssign;
 use std::sync::Arc;
 
-use arrow::datatypes::SchemaRef;
-use arrow::record_batch::RecordBatch;
 use chrono::{DateTime, Utc};
 
 use crate::config::LogFormat;
 use crate::geo::Geo;
 use crate::session::Scheme;
-use builder::RequestBuilder;
+pub use builder::Batches;
 use columnar::read as read_parquet;
 use container::{Container, Lines, Next};
 pub use decode::decode;
 use fields::{Field, FieldSet, Layout};
 use json::JsonReader;
+use request::RequestReader;
+pub use request::{LoggedRequest, user_agent};
 use text::TextReader;
-
-/// Rows in a batch, at most.
-pub const BATCH_ROWS: usize = 8_192;
-
-/// Bytes of log lines in a batch, beyond the last line: viewers choose how long their headers are.
-const BATCH_BYTES: usize = 4 << 20;
 
 /// So many bad lines, and more than good ones, make a bad object.
 const MOSTLY_BAD_LINES: u64 = 100;
@@ -123,6 +118,27 @@ pub enum ReadError {
     Stopped,
 }
 
+/// Takes the requests of an object, in the order of its lines.
+pub trait RequestSink {
+    /// The fields of a record that it looks at, beside those that are always read.
+    fn needed_fields(&self) -> FieldSet;
+
+    /// Whether it wants to know where the viewers are.
+    fn wants_place(&self) -> bool {
+        true
+    }
+
+    fn take(&mut self, request: &LoggedRequest<'_>);
+
+    /// The object was read to its end.
+    fn finish(&mut self) {}
+
+    /// Nobody wants more.
+    fn stopped(&self) -> bool {
+        false
+    }
+}
+
 /// Takes the records that a reader finds.
 trait Rows {
     /// One record, or why it is none.
@@ -161,23 +177,19 @@ trait Pieces {
 
 /// Reads one object.
 ///
-/// `name` is what it is called in the column `object`; `schema` holds the wanted columns of `requests`, others are not
-/// built. The sink gets batches of at most [`BATCH_ROWS`] rows, in the order of the lines.
+/// `name` is what it is called in the column `object`. What the sink got of an object with an error is not to be used.
 pub fn read_object(
     bytes: impl Read,
     name: &str,
     form: &LogForm,
     context: &ReadContext,
-    schema: SchemaRef,
-    sink: impl FnMut(RecordBatch) -> ControlFlow<()>,
+    sink: &mut impl RequestSink,
 ) -> Result<ObjectReport, ReadError> {
     let mut taker = Taker {
-        builder: RequestBuilder::new(schema, context, name),
+        reader: RequestReader::new(context, name, sink.wants_place()),
         report: ObjectReport::default(),
         record: "line",
         number: 0,
-        bytes: 0,
-        stopped: false,
         sink,
     };
     let other = |is: &str| {
@@ -191,7 +203,7 @@ pub fn read_object(
             }
             taker.report.format = Some(LogFormat::Parquet);
             taker.record = "row";
-            let wanted = taker.builder.needed_fields();
+            let wanted = taker.reader.needed_fields().union(taker.sink.needed_fields());
             let read = read_parquet(&mut raw.bytes, wanted, &mut taker);
             // What the store said comes first: a file that is cut off looks broken.
             let read_to_end = raw.finish();
@@ -227,10 +239,10 @@ pub fn read_object(
 }
 
 /// Reads a text to its end.
-fn read_lines<R: Read, F: FnMut(RecordBatch) -> ControlFlow<()>>(
+fn read_lines<R: Read>(
     lines: &mut Lines<R>,
     reader: &mut dyn Pieces,
-    taker: &mut Taker<F>,
+    taker: &mut Taker<'_, impl RequestSink>,
 ) -> Result<(), ReadError> {
     loop {
         let next = lines.next_line(reader.joins_records())?;
@@ -248,34 +260,30 @@ fn read_lines<R: Read, F: FnMut(RecordBatch) -> ControlFlow<()>>(
         taker.number = lines.number() + u64::from(!complete);
         let used = reader.take(lines.line(), complete, taker).map_err(ReadError::Format)?;
         lines.consume(used);
-        if taker.stopped {
+        if taker.stopped() {
             return Err(ReadError::Stopped);
         }
     }
 }
 
-/// Builds batches of records, and the report.
-struct Taker<F> {
-    builder: RequestBuilder,
+/// Makes requests of records, and the report.
+struct Taker<'a, S> {
+    reader: RequestReader,
     report: ObjectReport,
     /// What a record is called, and the number of the one at hand.
     record: &'static str,
     number: u64,
-    /// Of the records in the batch, about.
-    bytes: usize,
-    stopped: bool,
-    sink: F,
+    sink: &'a mut S,
 }
 
-impl<F: FnMut(RecordBatch) -> ControlFlow<()>> Rows for Taker<F> {
+impl<S: RequestSink> Rows for Taker<'_, S> {
     fn row(&mut self, line: Result<LogLine<'_>, &'static str>) {
         if self.record == "row" {
             self.number += 1;
         }
         let outcome = line.and_then(|line| {
-            self.bytes += line.bytes_held();
             self.report.seen = self.report.seen.union(line.optional());
-            self.builder.push(&line)
+            self.reader.read(&line, |request| self.sink.take(request))
         });
         if let Err(reason) = outcome {
             self.report.rejected += 1;
@@ -283,36 +291,24 @@ impl<F: FnMut(RecordBatch) -> ControlFlow<()>> Rows for Taker<F> {
                 self.report.rejected_examples.push(format!("{} {}: {reason}", self.record, self.number));
             }
         }
-        if self.builder.len() == BATCH_ROWS || self.bytes >= BATCH_BYTES {
-            self.flush();
-        }
     }
 
     fn stopped(&self) -> bool {
-        self.stopped
+        self.sink.stopped()
     }
 }
 
-impl<F: FnMut(RecordBatch) -> ControlFlow<()>> Taker<F> {
-    /// Hands the rows so far to the sink.
-    fn flush(&mut self) {
-        self.bytes = 0;
-        if self.builder.len() > 0 {
-            let batch = self.builder.finish();
-            self.stopped = self.stopped || (self.sink)(batch).is_break();
-        }
-    }
-
-    fn finish(mut self, digest: String, size: u64) -> Result<ObjectReport, ReadError> {
-        self.flush();
-        if self.stopped {
+impl<S: RequestSink> Taker<'_, S> {
+    fn finish(self, digest: String, size: u64) -> Result<ObjectReport, ReadError> {
+        self.sink.finish();
+        if self.sink.stopped() {
             return Err(ReadError::Stopped);
         }
         let mut report = self.report;
         report.digest = digest;
         report.size = size;
-        report.counts = self.builder.counts();
-        if let Some((first, last)) = self.builder.span() {
+        report.counts = self.reader.counts();
+        if let Some((first, last)) = self.reader.span() {
             report.first_time = DateTime::from_timestamp_micros(first);
             report.last_time = DateTime::from_timestamp_micros(last);
         }

@@ -10,7 +10,7 @@ use serde::Deserialize;
 use super::Warden;
 use crate::allow::Spared;
 use crate::decide::{Binding, Draft, Facts, Policy, Proposal, guard_trips, propose, verdict};
-use crate::detect::{DetectError, Detection, Finding, evaluations, look_at};
+use crate::detect::{DetectError, Detection, Finding, Inspection, evaluations};
 use crate::engine::{EngineError, Sql, collect, fetch, query_error, register, replace, sql, timestamp};
 use crate::history::{Event, EventKind, Origin, Recorder, Standing};
 use crate::rows;
@@ -224,8 +224,10 @@ impl Anew {
             return Ok(Anew::default());
         }
         let looked_at: BTreeSet<&str> = findings.keys().map(String::as_str).collect();
-        let (found, failures) =
-            look_at(&warden.engine, session, &warden.detectors, &warden.config, &looked_at, now).await?;
+        let (found, failures) = Inspection::new(&warden.engine, session, &warden.detectors, &warden.config)
+            .await?
+            .look_at(session, &looked_at, now)
+            .await?;
         for finding in found {
             findings.entry(finding.session_id.clone()).or_default().push(finding);
         }

@@ -21,9 +21,9 @@ use std::sync::Arc;
 use super::{Revocation, suffices};
 use crate::config::Mode;
 use crate::decide::{Policy, Proposal, propose};
-use crate::detect::file::{Detector, Strength};
-use crate::detect::{Finding, PACE_TABLE, catalog, look_at};
-use crate::engine::{Engine, Sql, fetch, replace, select, sql};
+use crate::detect::file::{Detector, Scope, Strength};
+use crate::detect::{Finding, Inspection, PACE_TABLE, catalog};
+use crate::engine::{Engine, Sql, collect, fetch, replace, select, sql};
 use crate::history::Standing;
 use crate::ingest::tick;
 use crate::pass::Warden;
@@ -32,12 +32,16 @@ use crate::pass::summary::Lag;
 use crate::progress::Stage;
 use crate::rows;
 use crate::schema::Table;
-use crate::store::{Store, StoreError, Transaction};
+use crate::store::{MemoryStore, Store, StoreError, Transaction};
 
 const OBJECTS: Sql = sql!("replay/objects.sql");
 const BATCHES_OF: Sql = sql!("replay/batches_of.sql");
 const FIRST_SHARED: Sql = sql!("replay/first_shared.sql");
+const OF_CANDIDATES: Sql = sql!("replay/of_candidates.sql");
 const AS_OF: Sql = sql!("replay/as_of.sql");
+
+/// What the logs tell of sessions.
+const OF_SESSIONS: [Table; 4] = [Table::Activity, Table::Deliveries, Table::Refusals, Table::Credentials];
 
 /// Passes that are gone through when the first with enough would not have blocked: its token had expired, say, and the one
 /// that was refreshed came with the next logs.
@@ -121,10 +125,10 @@ pub async fn follow(
     }
     let of_batch = objects.iter().map(|object| (object.batch, tick(object.arrived_at, every))).collect();
     // Those that have nothing to say of these sessions need not be asked.
-    let of_them: HashSet<&str> = revocations.iter().map(|revocation| revocation.session_id.as_str()).collect();
+    let looked_for: BTreeSet<&str> = revocations.iter().map(|revocation| revocation.session_id.as_str()).collect();
     let speaking: HashSet<&str> = cases
         .iter()
-        .filter(|case| of_them.contains(case.session_id.as_str()))
+        .filter(|case| looked_for.contains(case.session_id.as_str()))
         .flat_map(|case| &case.findings)
         .filter(|finding| finding.strength > Strength::Weak)
         .map(|finding| finding.detector.as_str())
@@ -142,7 +146,18 @@ pub async fn follow(
     let lag = TimeDelta::milliseconds((delivery.lag_seconds.median.unwrap_or(0.0) * 1_000.0) as i64);
     let decided =
         revocations.iter().map(|revocation| (revocation.session_id.as_str(), revocation.decided_at + lag)).collect();
-    let passes = Passes { warden, store, policy, detectors, now, of_batch };
+    let mut inspection = Inspection::new(&warden.engine, &session, &detectors, &warden.config).await?;
+    // A step is about these sessions, and what the others did does not change: it is learned once.
+    let needs_others = |detector: &Detector| detector.scope == Scope::All && !detector.others_by_pace;
+    let of_them = MemoryStore::default();
+    let looked_at: &dyn Store = if detectors.iter().any(needs_others) {
+        store
+    } else {
+        inspection.learn_paces(&session, &looked_for, now).await?;
+        copy_candidates(&session, &of_them).await?;
+        &of_them
+    };
+    let passes = Passes { warden, inspection, store: looked_at, policy, now, of_batch };
     let proposals = passes.search(&session, &decided, stage).await?;
     let mut times = Vec::new();
     for revocation in revocations.iter_mut() {
@@ -261,7 +276,7 @@ struct Passes<'a> {
     warden: &'a Warden,
     store: &'a dyn Store,
     policy: &'a Policy<'a>,
-    detectors: Vec<Detector>,
+    inspection: Inspection<'a>,
     /// Which entries of the allow-list are in force, as for the replay itself.
     now: DateTime<Utc>,
     /// Of each batch the pass that first saw it.
@@ -324,8 +339,7 @@ impl Passes<'_> {
         let session = engine.session_over(&then, DateTime::UNIX_EPOCH).await?;
         candidates(&session, at.keys().copied())?;
         let looked_at: BTreeSet<&str> = at.keys().copied().collect();
-        let (found, failures) =
-            look_at(engine, &session, &self.detectors, &self.warden.config, &looked_at, self.now).await?;
+        let (found, failures) = self.inspection.look_at(&session, &looked_at, self.now).await?;
         for failure in failures {
             tracing::warn!("time to block: {}", crate::text::printable(&failure));
         }
@@ -357,6 +371,19 @@ impl Passes<'_> {
 pub fn candidates<'a>(session: &SessionContext, ids: impl Iterator<Item = &'a str>) -> Result<(), DataFusionError> {
     let ids = rows::texts_batch("session_id", ids);
     replace(session, "candidates", ids.schema(), vec![ids])
+}
+
+/// Copies what the minute tables have of the candidates.
+async fn copy_candidates(session: &SessionContext, store: &MemoryStore) -> anyhow::Result<()> {
+    for table in OF_SESSIONS {
+        session.deregister_table("uncut")?;
+        session.register_table("uncut", session.table_provider(format!("stored_{}", table.name())).await?)?;
+        let (_, rows) = collect(session, OF_CANDIDATES, vec![]).await?;
+        let rows: Result<Vec<RecordBatch>, String> =
+            rows.iter().map(|rows| rows::conform(rows, &table.schema().stored())).collect();
+        store.append(table, rows.map_err(anyhow::Error::msg)?, &[]).await?;
+    }
+    Ok(())
 }
 
 /// The table `cutoffs`.
@@ -393,7 +420,7 @@ impl Store for AsOf<'_> {
 
     async fn provider(&self, table: Table, session: &SessionContext) -> Result<Arc<dyn TableProvider>, StoreError> {
         let uncut = self.store.provider(table, session).await?;
-        if !matches!(table, Table::Activity | Table::Deliveries | Table::Refusals | Table::Credentials) {
+        if !OF_SESSIONS.contains(&table) {
             return Ok(uncut);
         }
         let cut = async {

@@ -12,7 +12,7 @@ pub struct Credential {
 }
 
 /// The component of a request that WAF inspects for a credential; the column `component` in text.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Component {
     /// `path-start`: the path begins with `/`, the credential and a dot.
     PathStart,

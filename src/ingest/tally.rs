@@ -1,0 +1,783 @@
+//! The roll-up of requests to rows of the stored minute tables, while the lines are read.
+//!
+//! What the rows are is defined by the SQL of `queries/rollup*.sql`; a test holds this to it. It is here because it is many
+//! times as fast: a log line's texts are looked up, not copied, and no line is kept.
+
+use std::cmp::Reverse;
+use std::collections::{HashMap, HashSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use ahash::RandomState;
+use arrow::array::{ArrayRef, BooleanArray, Float64Array, Int64Array, StringArray, TimestampMicrosecondArray};
+use arrow::record_batch::RecordBatch;
+use chrono::DateTime;
+use indexmap::{IndexMap, IndexSet};
+
+use crate::content::{self, Kind};
+use crate::geo::Country;
+use crate::logs::fields::{Field, FieldSet};
+use crate::logs::{LoggedRequest, RequestSink, decode, user_agent};
+use crate::network_type::NetworkType;
+use crate::schema::Table;
+use crate::session::component::Component;
+use crate::viewer;
+
+/// Bytes of what is remembered only while an object is read (paths, refused ids), beyond which the object goes on as another
+/// part: its segments are counted anew, and its most refused ids are others. It bounds memory.
+const PART_BYTES: usize = 64 << 20;
+
+/// Refused ids of an object and minute with rows of their own.
+const REFUSED_IDS: usize = 100;
+
+/// Rows in a record batch, at most.
+const BATCH_ROWS: usize = 8_192;
+
+const MINUTE: i64 = 60_000_000;
+
+/// One segment in so many is recorded in `deliveries`.
+const RECORDED_SEGMENTS: i64 = 8;
+
+/// The place of a text among those of a tally.
+type Id = u32;
+
+// Quick, and keyed by chance: log lines are written by attackers.
+type Map<K, V> = HashMap<K, V, RandomState>;
+type Set<K> = HashSet<K, RandomState>;
+type Rows<K, V> = IndexMap<K, V, RandomState>;
+
+/// Texts, each once.
+#[derive(Default)]
+struct Texts(IndexSet<Box<str>, RandomState>);
+
+impl Texts {
+    fn id(&mut self, text: &str) -> Id {
+        let place = self.0.get_index_of(text).unwrap_or_else(|| self.0.insert_full(text.into()).0);
+        Id::try_from(place).expect("memory ends long before 2^32 texts")
+    }
+
+    fn get(&self, id: Id) -> &str {
+        &self.0[id as usize]
+    }
+
+    /// The lesser text of two, as MIN of SQL has it.
+    fn min(&self, a: Option<Id>, b: Option<Id>) -> Option<Id> {
+        match (a, b) {
+            (Some(a), Some(b)) if a != b => Some(if self.get(a) <= self.get(b) { a } else { b }),
+            (a, b) => a.or(b),
+        }
+    }
+}
+
+/// The key columns of `activity`. Instants are microseconds since the epoch.
+#[derive(Clone, PartialEq, Eq, Hash)]
+struct ActivityKey {
+    minute: i64,
+    session: Id,
+    network: Option<Id>,
+    country: Option<Country>,
+    asn: Option<i64>,
+    user_agent: Option<Id>,
+    referer_host: Option<Id>,
+    content: Option<Id>,
+    bound: bool,
+}
+
+#[derive(Clone)]
+struct Activity {
+    distribution: Option<Id>,
+    derived: bool,
+    ip: Option<Id>,
+    device: &'static str,
+    network_type: Option<NetworkType>,
+    latitude: Option<f64>,
+    longitude: Option<f64>,
+    accuracy_km: Option<i64>,
+    requests: i64,
+    manifests: i64,
+    segments: i64,
+    bytes: i64,
+    first_seen: i64,
+    last_seen: i64,
+}
+
+#[derive(Clone, PartialEq, Eq, Hash)]
+struct DeliveryKey {
+    minute: i64,
+    session: Id,
+    segment: i64,
+    network: Id,
+    bound: bool,
+}
+
+struct Delivery {
+    asn: Option<i64>,
+    network_type: Option<NetworkType>,
+    requests: i64,
+}
+
+#[derive(Clone, PartialEq, Eq, Hash)]
+struct CredentialKey {
+    session: Id,
+    scheme: &'static str,
+    component: Component,
+    credential: Id,
+}
+
+struct Seen {
+    token_expires: Option<i64>,
+    unknown_expiry: bool,
+    first_seen: i64,
+    last_seen: i64,
+}
+
+/// `session`: none for the ids that share a row.
+#[derive(Clone, PartialEq, Eq, Hash)]
+struct RefusalKey {
+    minute: i64,
+    session: Option<Id>,
+}
+
+#[derive(Default)]
+struct Refusal {
+    requests: i64,
+    networks: i64,
+}
+
+/// What is remembered of a path.
+#[derive(Clone, Copy)]
+struct Path {
+    content: Option<Id>,
+    kind: Kind,
+    segment: Option<i64>,
+}
+
+/// What is remembered only while an object is read.
+#[derive(Default)]
+struct Reading {
+    addresses: Map<IpAddr, (Id, Id)>,
+    agents: Map<Box<str>, (Id, &'static str)>,
+    referers: Map<Box<str>, Option<Id>>,
+    paths: IndexMap<Box<str>, Path, RandomState>,
+    /// The rows of activity and the paths of segments that were fetched.
+    fetched: Set<(u32, u32)>,
+    refused: Refused,
+    /// Of what an attacker can make grow without rows of `activity`, about.
+    bytes: usize,
+}
+
+/// Refused requests by minute, id and network, with texts of their own.
+#[derive(Default)]
+struct Refused {
+    texts: Texts,
+    requests: Rows<(i64, Option<Id>, Option<Id>), i64>,
+}
+
+/// Rows of the stored minute tables: of one object, or of several that were taken together.
+#[derive(Default)]
+pub struct Tally {
+    texts: Texts,
+    activity: Rows<ActivityKey, Activity>,
+    deliveries: Rows<DeliveryKey, Delivery>,
+    credentials: Rows<CredentialKey, Seen>,
+    refusals: Rows<RefusalKey, Refusal>,
+    reading: Reading,
+}
+
+impl RequestSink for Tally {
+    fn needed_fields(&self) -> FieldSet {
+        FieldSet::of([Field::Distribution, Field::Country, Field::Asn, Field::UserAgent, Field::Referer, Field::Method])
+    }
+
+    fn take(&mut self, request: &LoggedRequest<'_>) {
+        if request.refused {
+            self.refuse(request);
+        }
+        // Nothing is watched by other methods, and a preflight (OPTIONS) is answered before any token is looked at.
+        let watches = request.line.method.is_none_or(|method| matches!(method, "GET" | "HEAD"));
+        if request.accepted && watches && request.playback.is_some() {
+            self.accept(request);
+        }
+        if self.reading.bytes >= PART_BYTES {
+            self.finish();
+        }
+    }
+
+    /// Forgets what belongs to the reading of an object, or of a part of it.
+    fn finish(&mut self) {
+        let reading = std::mem::take(&mut self.reading);
+        reading.refused.roll(&mut self.texts, &mut self.refusals);
+    }
+}
+
+impl Tally {
+    /// Rows of all tables.
+    pub fn rows(&self) -> usize {
+        self.activity.len() + self.deliveries.len() + self.credentials.len() + self.refusals.len()
+    }
+
+    fn refuse(&mut self, request: &LoggedRequest<'_>) {
+        let Refused { texts, requests } = &mut self.reading.refused;
+        let session = request.playback.map(|playback| texts.id(&playback.session.id));
+        let network = request.address.map(|address| texts.id(&viewer::network(address)));
+        let before = requests.len();
+        *requests.entry((minute(request.line.time), session, network)).or_default() += 1;
+        if requests.len() > before {
+            self.reading.bytes += 128 + request.playback.map_or(0, |playback| playback.session.id.len());
+        }
+    }
+
+    fn accept(&mut self, request: &LoggedRequest<'_>) {
+        let Some(playback) = request.playback else { return };
+        let (line, place, found) = (request.line, &request.place, &playback.session);
+        let texts = &mut self.texts;
+        let reading = &mut self.reading;
+        let session = texts.id(&found.id);
+        let address = request.address.map(|address| {
+            *reading
+                .addresses
+                .entry(address)
+                .or_insert_with(|| (texts.id(&viewer::network(address)), texts.id(&address.to_string())))
+        });
+        let (network, ip) = address.unzip();
+        let agent = line.user_agent.map(|field| match reading.agents.get(field) {
+            Some(known) => *known,
+            None => {
+                let agent = user_agent(field);
+                let known = (texts.id(&agent), viewer::device(Some(&agent)));
+                reading.agents.insert(field.into(), known);
+                known
+            }
+        });
+        let referer_host = line.referer.and_then(|field| match reading.referers.get(field) {
+            Some(known) => *known,
+            None => {
+                let host = viewer::referer_host(&decode(field)).map(|host| texts.id(&host));
+                reading.bytes += 64 + field.len();
+                reading.referers.insert(field.into(), host);
+                host
+            }
+        });
+        let (path_id, path) = match reading.paths.get_full(request.path) {
+            Some((place, _, path)) => (place, *path),
+            None => {
+                let path = Path {
+                    content: content::asset(request.path).map(|content| texts.id(content)),
+                    kind: content::kind(request.path),
+                    segment: content::segment(request.path),
+                };
+                reading.bytes += 96 + request.path.len();
+                (reading.paths.insert_full(request.path.into(), path).0, path)
+            }
+        };
+        let distribution = request.distribution.map(|distribution| texts.id(distribution));
+        let minute = minute(line.time);
+        let key = ActivityKey {
+            minute,
+            session,
+            network,
+            country: place.country,
+            asn: place.asn,
+            user_agent: agent.map(|(id, _)| id),
+            referer_host,
+            content: path.content,
+            bound: found.bound,
+        };
+        let entry = self.activity.entry(key);
+        let row = entry.index();
+        let is_new_segment = path.kind == Kind::Segment && {
+            let is_new = reading.fetched.insert((row as u32, path_id as u32));
+            reading.bytes += if is_new { 16 } else { 0 };
+            is_new
+        };
+        let activity = Activity {
+            distribution,
+            derived: found.derived,
+            ip,
+            device: agent.map_or_else(|| viewer::device(None), |(_, device)| device),
+            network_type: place.network_type,
+            latitude: place.position.map(|position| position.latitude),
+            longitude: place.position.map(|position| position.longitude),
+            accuracy_km: place.position.and_then(|position| position.accuracy_km),
+            requests: 1,
+            manifests: i64::from(path.kind == Kind::Manifest),
+            segments: i64::from(is_new_segment),
+            bytes: request.bytes,
+            first_seen: line.time,
+            last_seen: line.time,
+        };
+        entry.and_modify(|known| known.add(&activity, texts)).or_insert(activity);
+
+        if let (Some(segment), Some(network)) =
+            (path.segment.filter(|segment| segment % RECORDED_SEGMENTS == 0), network)
+        {
+            let key = DeliveryKey { minute, session, segment, network, bound: found.bound };
+            let delivery = Delivery { asn: place.asn, network_type: place.network_type, requests: 1 };
+            self.deliveries.entry(key).and_modify(|known| known.add(&delivery)).or_insert(delivery);
+        }
+        if let Some(credential) = &found.credential {
+            let key = CredentialKey {
+                session,
+                scheme: playback.scheme,
+                component: credential.component.clone(),
+                credential: texts.id(&credential.text),
+            };
+            let expires = found.token_expires.map(|time| time.timestamp_micros());
+            let seen = Seen {
+                token_expires: expires,
+                unknown_expiry: expires.is_none(),
+                first_seen: line.time,
+                last_seen: line.time,
+            };
+            self.credentials.entry(key).and_modify(|known| known.add(&seen)).or_insert(seen);
+        }
+    }
+
+    /// Takes the rows of another, which was read to its end.
+    pub fn add(&mut self, other: Tally) {
+        let ids: Vec<Id> = other.texts.0.iter().map(|text| self.texts.id(text)).collect();
+        let id = |id: Id| ids[id as usize];
+        for (key, activity) in other.activity {
+            let key = ActivityKey {
+                session: id(key.session),
+                network: key.network.map(id),
+                user_agent: key.user_agent.map(id),
+                referer_host: key.referer_host.map(id),
+                content: key.content.map(id),
+                ..key
+            };
+            let activity =
+                Activity { distribution: activity.distribution.map(id), ip: activity.ip.map(id), ..activity };
+            let texts = &self.texts;
+            self.activity.entry(key).and_modify(|known| known.add(&activity, texts)).or_insert(activity);
+        }
+        for (key, delivery) in other.deliveries {
+            let key = DeliveryKey { session: id(key.session), network: id(key.network), ..key };
+            self.deliveries.entry(key).and_modify(|known| known.add(&delivery)).or_insert(delivery);
+        }
+        for (key, seen) in other.credentials {
+            let key = CredentialKey { session: id(key.session), credential: id(key.credential), ..key };
+            self.credentials.entry(key).and_modify(|known| known.add(&seen)).or_insert(seen);
+        }
+        for (key, refusal) in other.refusals {
+            let known = self.refusals.entry(RefusalKey { session: key.session.map(id), ..key }).or_default();
+            known.requests += refusal.requests;
+            known.networks += refusal.networks;
+        }
+    }
+
+    /// The rows of each table, in the stored schema and with their batch number; `activity` last.
+    pub fn into_rows(self, batch: i64) -> [(Table, Vec<RecordBatch>); 4] {
+        let texts = &self.texts;
+        [
+            (Table::Refusals, batches(Table::Refusals, batch, &self.refusals, |rows| refusal_columns(texts, rows))),
+            (
+                Table::Deliveries,
+                batches(Table::Deliveries, batch, &self.deliveries, |rows| delivery_columns(texts, rows)),
+            ),
+            (
+                Table::Credentials,
+                batches(Table::Credentials, batch, &self.credentials, |rows| credential_columns(texts, rows)),
+            ),
+            (Table::Activity, batches(Table::Activity, batch, &self.activity, |rows| activity_columns(texts, rows))),
+        ]
+    }
+}
+
+impl Activity {
+    fn add(&mut self, other: &Activity, texts: &Texts) {
+        self.distribution = texts.min(self.distribution, other.distribution);
+        self.derived |= other.derived;
+        self.ip = texts.min(self.ip, other.ip);
+        self.device = self.device.min(other.device);
+        self.network_type = lesser(self.network_type, other.network_type);
+        self.latitude = least(self.latitude, other.latitude, f64::min);
+        self.longitude = least(self.longitude, other.longitude, f64::min);
+        self.accuracy_km = self.accuracy_km.max(other.accuracy_km);
+        self.requests += other.requests;
+        self.manifests += other.manifests;
+        self.segments += other.segments;
+        self.bytes += other.bytes;
+        self.first_seen = self.first_seen.min(other.first_seen);
+        self.last_seen = self.last_seen.max(other.last_seen);
+    }
+}
+
+impl Delivery {
+    fn add(&mut self, other: &Delivery) {
+        self.asn = least(self.asn, other.asn, i64::min);
+        self.network_type = lesser(self.network_type, other.network_type);
+        self.requests += other.requests;
+    }
+}
+
+impl Seen {
+    fn add(&mut self, other: &Seen) {
+        self.token_expires = self.token_expires.max(other.token_expires);
+        self.unknown_expiry |= other.unknown_expiry;
+        self.first_seen = self.first_seen.min(other.first_seen);
+        self.last_seen = self.last_seen.max(other.last_seen);
+    }
+}
+
+impl Refused {
+    /// Of each minute the most refused ids (ties by id) get rows of their own, the others share one.
+    fn roll(self, texts: &mut Texts, refusals: &mut Rows<RefusalKey, Refusal>) {
+        let own = |id: Id| self.texts.get(id);
+        let mut per_session: Map<i64, Map<Id, i64>> = HashMap::default();
+        for ((minute, session, _), requests) in &self.requests {
+            if let Some(session) = session {
+                *per_session.entry(*minute).or_default().entry(*session).or_default() += requests;
+            }
+        }
+        let mut named: Set<(i64, Id)> = HashSet::default();
+        for (minute, sessions) in per_session {
+            let mut ranked: Vec<(Reverse<i64>, &str, Id)> =
+                sessions.into_iter().map(|(session, requests)| (Reverse(requests), own(session), session)).collect();
+            ranked.sort_unstable();
+            named.extend(ranked.into_iter().take(REFUSED_IDS).map(|(_, _, session)| (minute, session)));
+        }
+        let mut networks: Set<(i64, Option<Id>, Id)> = HashSet::default();
+        for ((minute, session, network), requests) in &self.requests {
+            let session = session.filter(|session| named.contains(&(*minute, *session)));
+            let key = RefusalKey { minute: *minute, session: session.map(|session| texts.id(own(session))) };
+            let refusal = refusals.entry(key).or_default();
+            refusal.requests += requests;
+            let is_new = network.is_some_and(|network| networks.insert((*minute, session, network)));
+            refusal.networks += i64::from(is_new);
+        }
+    }
+}
+
+/// The least of two, where nothing is no value, as MIN of SQL has it.
+fn least<T>(a: Option<T>, b: Option<T>, min: impl FnOnce(T, T) -> T) -> Option<T> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(min(a, b)),
+        (a, b) => a.or(b),
+    }
+}
+
+/// By name, as MIN of SQL has it.
+fn lesser(a: Option<NetworkType>, b: Option<NetworkType>) -> Option<NetworkType> {
+    least(a, b, |a, b| if a.name() <= b.name() { a } else { b })
+}
+
+fn minute(time: i64) -> i64 {
+    time.div_euclid(MINUTE) * MINUTE
+}
+
+/// The partition of a minute: its hour.
+fn hour(minute: i64) -> String {
+    DateTime::from_timestamp_micros(minute).unwrap_or_default().format("%Y-%m-%dT%H").to_string()
+}
+
+type Columns = Vec<(&'static str, ArrayRef)>;
+
+/// The rows of a table as record batches. `columns` makes all columns but `batch`.
+fn batches<K, V>(
+    table: Table,
+    batch: i64,
+    rows: &Rows<K, V>,
+    columns: impl Fn(&[(&K, &V)]) -> Columns,
+) -> Vec<RecordBatch> {
+    let schema = table.schema().stored();
+    let all: Vec<(&K, &V)> = rows.iter().collect();
+    all.chunks(BATCH_ROWS)
+        .map(|rows| {
+            let mut made = columns(rows);
+            made.push(("batch", Arc::new(Int64Array::from_value(batch, rows.len()))));
+            let in_order = schema.fields().iter().map(|field| {
+                let made = made.iter().find(|(name, _)| name == field.name());
+                made.unwrap_or_else(|| {
+                    unreachable!("{} has a column {} that nothing fills", table.name(), field.name())
+                })
+                .1
+                .clone()
+            });
+            RecordBatch::try_new(schema.clone(), in_order.collect()).expect("the columns are of the schema's types")
+        })
+        .collect()
+}
+
+fn instants(values: impl Iterator<Item = Option<i64>>) -> ArrayRef {
+    Arc::new(values.collect::<TimestampMicrosecondArray>().with_timezone("UTC"))
+}
+
+fn ints(values: impl Iterator<Item = Option<i64>>) -> ArrayRef {
+    Arc::new(values.collect::<Int64Array>())
+}
+
+fn strings<T: AsRef<str>>(values: impl Iterator<Item = Option<T>>) -> ArrayRef {
+    Arc::new(values.collect::<StringArray>())
+}
+
+fn bools(values: impl Iterator<Item = bool>) -> ArrayRef {
+    Arc::new(values.map(Some).collect::<BooleanArray>())
+}
+
+fn floats(values: impl Iterator<Item = Option<f64>>) -> ArrayRef {
+    Arc::new(values.collect::<Float64Array>())
+}
+
+fn hours(minutes: impl Iterator<Item = i64>) -> ArrayRef {
+    let (mut of, mut text) = (i64::MIN, String::new());
+    let mut hours = Vec::new();
+    for minute in minutes {
+        if minute.div_euclid(60 * MINUTE) != of {
+            (of, text) = (minute.div_euclid(60 * MINUTE), hour(minute));
+        }
+        hours.push(text.clone());
+    }
+    Arc::new(StringArray::from(hours))
+}
+
+fn activity_columns(texts: &Texts, rows: &[(&ActivityKey, &Activity)]) -> Columns {
+    let text = |id: Option<Id>| id.map(|id| texts.get(id));
+    let keys = || rows.iter().map(|(key, _)| *key);
+    let values = || rows.iter().map(|(_, activity)| *activity);
+    vec![
+        ("hour", hours(keys().map(|key| key.minute))),
+        ("minute", instants(keys().map(|key| Some(key.minute)))),
+        ("session_id", strings(keys().map(|key| text(Some(key.session))))),
+        ("network", strings(keys().map(|key| text(key.network)))),
+        ("country", strings(keys().map(|key| key.country.as_ref().map(Country::as_str)))),
+        ("asn", ints(keys().map(|key| key.asn))),
+        ("user_agent", strings(keys().map(|key| text(key.user_agent)))),
+        ("referer_host", strings(keys().map(|key| text(key.referer_host)))),
+        ("content", strings(keys().map(|key| text(key.content)))),
+        ("distribution", strings(values().map(|row| text(row.distribution)))),
+        ("bound", bools(keys().map(|key| key.bound))),
+        ("derived", bools(values().map(|row| row.derived))),
+        ("ip", strings(values().map(|row| text(row.ip)))),
+        ("device", strings(values().map(|row| Some(row.device)))),
+        ("network_type", strings(values().map(|row| row.network_type.map(NetworkType::name)))),
+        ("latitude", floats(values().map(|row| row.latitude))),
+        ("longitude", floats(values().map(|row| row.longitude))),
+        ("accuracy_km", ints(values().map(|row| row.accuracy_km))),
+        ("requests", ints(values().map(|row| Some(row.requests)))),
+        ("manifests", ints(values().map(|row| Some(row.manifests)))),
+        ("segments", ints(values().map(|row| Some(row.segments)))),
+        ("bytes", ints(values().map(|row| Some(row.bytes)))),
+        ("first_seen", instants(values().map(|row| Some(row.first_seen)))),
+        ("last_seen", instants(values().map(|row| Some(row.last_seen)))),
+    ]
+}
+
+fn delivery_columns(texts: &Texts, rows: &[(&DeliveryKey, &Delivery)]) -> Columns {
+    let keys = || rows.iter().map(|(key, _)| *key);
+    let values = || rows.iter().map(|(_, delivery)| *delivery);
+    vec![
+        ("hour", hours(keys().map(|key| key.minute))),
+        ("minute", instants(keys().map(|key| Some(key.minute)))),
+        ("session_id", strings(keys().map(|key| Some(texts.get(key.session))))),
+        ("segment", ints(keys().map(|key| Some(key.segment)))),
+        ("network", strings(keys().map(|key| Some(texts.get(key.network))))),
+        ("bound", bools(keys().map(|key| key.bound))),
+        ("asn", ints(values().map(|row| row.asn))),
+        ("network_type", strings(values().map(|row| row.network_type.map(NetworkType::name)))),
+        ("requests", ints(values().map(|row| Some(row.requests)))),
+    ]
+}
+
+fn credential_columns(texts: &Texts, rows: &[(&CredentialKey, &Seen)]) -> Columns {
+    let keys = || rows.iter().map(|(key, _)| *key);
+    let values = || rows.iter().map(|(_, seen)| *seen);
+    vec![
+        ("session_id", strings(keys().map(|key| Some(texts.get(key.session))))),
+        ("scheme", strings(keys().map(|key| Some(key.scheme)))),
+        ("component", strings(keys().map(|key| Some(key.component.to_string())))),
+        ("credential", strings(keys().map(|key| Some(texts.get(key.credential))))),
+        ("token_expires", instants(values().map(|row| row.token_expires))),
+        ("unknown_expiry", bools(values().map(|row| row.unknown_expiry))),
+        ("first_seen", instants(values().map(|row| Some(row.first_seen)))),
+        ("last_seen", instants(values().map(|row| Some(row.last_seen)))),
+    ]
+}
+
+fn refusal_columns(texts: &Texts, rows: &[(&RefusalKey, &Refusal)]) -> Columns {
+    let keys = || rows.iter().map(|(key, _)| *key);
+    let values = || rows.iter().map(|(_, refusal)| *refusal);
+    vec![
+        ("hour", hours(keys().map(|key| key.minute))),
+        ("minute", instants(keys().map(|key| Some(key.minute)))),
+        ("session_id", strings(keys().map(|key| key.session.map(|session| texts.get(session))))),
+        ("requests", ints(values().map(|row| Some(row.requests)))),
+        ("networks", ints(values().map(|row| Some(row.networks)))),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ops::ControlFlow;
+
+    use datafusion::datasource::MemTable;
+    use proptest::prelude::*;
+    use serde_json::{Map, Value};
+
+    use super::*;
+    use crate::config;
+    use crate::engine::{Engine, Sql, prepare, sql};
+    use crate::geo::Geo;
+    use crate::logs::{Batches, LogForm, ReadContext, read_object};
+    use crate::rows::to_json;
+    use crate::session::Scheme;
+
+    /// The definition: each table and its roll-up.
+    const ROLLUPS: [(Table, Sql); 4] = [
+        (Table::Refusals, sql!("rollup_refusals.sql")),
+        (Table::Deliveries, sql!("rollup_deliveries.sql")),
+        (Table::Credentials, sql!("rollup_credentials.sql")),
+        (Table::Activity, sql!("rollup.sql")),
+    ];
+
+    type TableRows = Vec<(Table, Vec<Map<String, Value>>)>;
+
+    fn context() -> ReadContext {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/geoip");
+        let config = config::GeoIp {
+            country: Some(format!("{folder}/country.mmdb").into()),
+            asn: Some(format!("{folder}/asn.mmdb").into()),
+        };
+        let geo = Arc::new(Geo::open(&config, &Default::default()).unwrap());
+        ReadContext { sessions: Scheme::without_keys().into(), geo, refused_status: [403].into() }
+    }
+
+    fn sorted(rows: &[RecordBatch]) -> Vec<Map<String, Value>> {
+        let mut rows = to_json(rows).unwrap();
+        rows.iter_mut().for_each(|row| drop(row.remove("batch")));
+        rows.sort_by_key(|row| serde_json::to_string(row).unwrap());
+        rows
+    }
+
+    /// As the lines are read, objects together.
+    fn tallied(objects: &[(String, String)]) -> TableRows {
+        let mut all = Tally::default();
+        for (name, text) in objects {
+            let mut tally = Tally::default();
+            read_object(text.as_bytes(), name, &LogForm::default(), &context(), &mut tally).unwrap();
+            all.add(tally);
+        }
+        all.into_rows(1).iter().map(|(table, rows)| (*table, sorted(rows))).collect()
+    }
+
+    /// As the SQL says.
+    fn defined(objects: &[(String, String)]) -> TableRows {
+        let mut requests = Vec::new();
+        for (name, text) in objects {
+            let keep = |rows| {
+                requests.push(rows);
+                ControlFlow::Continue(())
+            };
+            let mut sink = Batches::new(Table::Requests.schema().public(), keep);
+            read_object(text.as_bytes(), name, &LogForm::default(), &context(), &mut sink).unwrap();
+        }
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(async {
+            let session = Engine::new(&config::Engine::default()).unwrap().session();
+            let table = MemTable::try_new(Table::Requests.schema().public(), vec![requests]).unwrap();
+            session.register_table("requests", Arc::new(table)).unwrap();
+            let mut rows = Vec::new();
+            for (table, sql) in ROLLUPS {
+                let made = prepare(&session, sql, vec![]).await.unwrap().collect().await.unwrap();
+                let made: Vec<RecordBatch> =
+                    made.iter().map(|batch| crate::rows::conform(batch, &table.schema().stored()).unwrap()).collect();
+                rows.push((table, sorted(&made)));
+            }
+            rows
+        })
+    }
+
+    const FIELDS: &str = "#Fields: date time x-edge-location sc-bytes c-ip cs-method cs(Host) cs-uri-stem sc-status \
+                          cs(Referer) cs(User-Agent) cs-uri-query cs(Cookie) x-edge-response-result-type\n";
+
+    /// {"ssn":true,"exp":1795200000}, {"exp":1795200060}, {"ssn":true}
+    const PAYLOADS: [&str; 3] =
+        ["eyJzc24iOnRydWUsImV4cCI6MTc5NTIwMDAwMH0", "eyJleHAiOjE3OTUyMDAwNjB9", "eyJzc24iOnRydWV9"];
+
+    prop_compose! {
+        fn line()(
+            second in 0u32..180,
+            bytes in 0u32..5_000,
+            ip in prop::sample::select(vec!["198.18.0.1", "198.18.0.2", "198.18.129.7", "203.0.113.9", "2001:db8:1:2::5", "2001:db8:1:2::4", "-"]),
+            method in prop::sample::select(vec!["GET", "GET", "HEAD", "OPTIONS", "POST", "-"]),
+            session in prop::sample::select(vec!["Session00001", "Session00002", "Session00003", ""]),
+            payload in prop::sample::select(PAYLOADS.to_vec()),
+            path in prop::sample::select(vec!["/live/a/720p/s1.ts", "/live/a/360p/s1.ts", "/live/a/s2.ts", "/live/a/i.m3u8", "/vod/b/s8.m4s", "/x.key", "/", "/news_7.ts"]),
+            status in prop::sample::select(vec!["200", "200", "200", "206", "403", "404", "000"]),
+            referer in prop::sample::select(vec!["-", "https://www.example.com/watch", "https://WWW.example.com/", "nothing%20here"]),
+            agent in prop::sample::select(vec!["-", "ffmpeg/6.0", "Mozilla/5.0%20(iPhone)", "Mozilla/5.0%2520(iPhone)", "Kodi/20"]),
+            cookie in prop::sample::select(vec!["-", "-", "CloudFront-Signature=abcdefghijklmnopqrstuvwx;%20CloudFront-Key-Pair-Id=K1;%20CloudFront-Expires=1795200000"]),
+            result in prop::sample::select(vec!["Hit", "Miss", "Hit", "Error"]),
+        ) -> String {
+            let token = if session.is_empty() { String::new() } else { format!("/{session}.e30.{payload}.c2lnbmF0dXJl") };
+            let (minute, second) = (59 + second / 60, second % 60);
+            let time = format!("{:02}:{:02}:{second:02}", 19 + minute / 60, minute % 60);
+            format!("2026-11-20\t{time}\tLHR61\t{bytes}\t{ip}\t{method}\td1.cloudfront.net\t{token}{path}\t{status}\t{referer}\t{agent}\t-\t{cookie}\t{result}\n")
+        }
+    }
+
+    fn objects(lines: Vec<Vec<String>>) -> Vec<(String, String)> {
+        let name = |place| {
+            if place % 2 == 0 { format!("logs/E{place}.2026-11-20-19.aaaa.gz") } else { format!("{place}.log") }
+        };
+        lines.iter().enumerate().map(|(place, lines)| (name(place), format!("{FIELDS}{}", lines.concat()))).collect()
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(48))]
+
+        #[test]
+        fn the_tally_is_what_the_sql_defines(
+            lines in prop::collection::vec(prop::collection::vec(line(), 1..120), 1..4),
+        ) {
+            let objects = objects(lines);
+            prop_assert_eq!(tallied(&objects), defined(&objects));
+        }
+    }
+
+    /// An attacker fills no table: the most refused ids of a minute have rows, whoever else was refused shares one.
+    #[test]
+    fn of_many_refused_ids_the_most_refused_have_rows() {
+        let refused = |session: usize, second: usize, network: usize| {
+            format!(
+                "2026-11-20\t19:{:02}:{:02}\tLHR61\t9\t198.18.{}.{}\tGET\td1.cloudfront.net\t/Session{session:05}.e30.{}.c2ln/a.ts\t403\t-\t-\t-\t-\tError\n",
+                second / 60,
+                second % 60,
+                network / 200,
+                network % 200,
+                PAYLOADS[0]
+            )
+        };
+        let mut lines = Vec::new();
+        for session in 0..130 {
+            // Some more often than others, and ties among them.
+            for time in 0..=session % 7 {
+                lines.push(refused(session, time, session * 3 + time % 3));
+                lines.push(refused(session, 60 + time, session));
+            }
+        }
+        let objects = objects(vec![lines.clone(), lines[..200].to_vec()]);
+        assert_eq!(tallied(&objects), defined(&objects));
+        let (_, refusals) = &tallied(&objects[..1])[0];
+        let in_first = |row: &&Map<String, Value>| row["minute"] == "2026-11-20T19:00:00Z";
+        assert_eq!(refusals.iter().filter(in_first).count(), 101, "a hundred and the rest");
+    }
+
+    /// What grows with the paths and with refused ids is let go of.
+    #[test]
+    fn memory_is_bounded_by_parts() {
+        let mut tally = Tally::default();
+        let mut text = FIELDS.to_owned();
+        for n in (0..2_000).chain([0]) {
+            let path = "x".repeat(500);
+            text += &format!(
+                "2026-11-20\t19:00:00\tLHR61\t9\t198.18.0.1\tGET\td1.cloudfront.net\t/Session00001.e30.{}.c2ln/{path}/{n}.ts\t200\t-\t-\t-\t-\tHit\n",
+                PAYLOADS[0]
+            );
+        }
+        tally.reading.bytes = PART_BYTES - 1_000_000;
+        read_object(text.as_bytes(), "a", &LogForm::default(), &context(), &mut tally).unwrap();
+        let segments: i64 = tally.activity.values().map(|row| row.segments).sum();
+        assert_eq!(segments, 2_001, "the first one again, in another part");
+    }
+}

@@ -1,0 +1,217 @@
+//! What a log line says of a request: the one reading that the table `requests` and the roll-up share.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::str::FromStr;
+
+use ahash::RandomState;
+
+use super::decode::decode;
+use super::fields::{Field, FieldSet};
+use super::{Counts, LogLine, ReadContext};
+use crate::geo::Place;
+use crate::session::request::Request;
+use crate::session::{self, Playback};
+
+/// Addresses whose place is remembered while an object is read.
+const REMEMBERED_ADDRESSES: usize = 1 << 16;
+
+/// A request as a log line tells of it: a row of `requests`, with what costs something to make not made yet.
+pub struct LoggedRequest<'a> {
+    pub line: &'a LogLine<'a>,
+    /// The log object that the line is in.
+    pub object: &'a str,
+    pub distribution: Option<&'a str>,
+    /// 0 where the viewer left before there was one.
+    pub status: i64,
+    /// Bytes sent, headers included.
+    pub bytes: i64,
+    pub address: Option<IpAddr>,
+    /// Nothing, where the sink does not want it.
+    pub place: Place,
+    /// Status 200 or 206, and no error page.
+    pub accepted: bool,
+    /// The edge's token check said no.
+    pub refused: bool,
+    pub playback: Option<&'a Playback<'a>>,
+    /// Without the token, decoded once.
+    pub path: &'a str,
+}
+
+/// Reads lines of one object.
+pub struct RequestReader {
+    context: ReadContext,
+    object: String,
+    /// From the object's name.
+    distribution: Option<String>,
+    wants_place: bool,
+    /// What the schemes look at.
+    looked_at: FieldSet,
+    places: HashMap<IpAddr, Place, RandomState>,
+    counts: Counts,
+    /// The first and the last request, in microseconds.
+    span: Option<(i64, i64)>,
+}
+
+impl RequestReader {
+    /// `object` is the key of the log object.
+    pub fn new(context: &ReadContext, object: &str, wants_place: bool) -> Self {
+        RequestReader {
+            context: context.clone(),
+            object: object.to_owned(),
+            distribution: crate::source::names::distribution(object).map(str::to_owned),
+            wants_place,
+            looked_at: context
+                .sessions
+                .iter()
+                .fold(FieldSet::default(), |fields, scheme| fields.union(scheme.fields())),
+            places: HashMap::default(),
+            counts: Counts::default(),
+            span: None,
+        }
+    }
+
+    pub fn counts(&self) -> Counts {
+        self.counts
+    }
+
+    /// When the first and the last request were, in microseconds since the epoch.
+    pub fn span(&self) -> Option<(i64, i64)> {
+        self.span
+    }
+
+    /// The fields of a record that are looked at: by the schemes, and by what decides whether a record is a request.
+    pub fn needed_fields(&self) -> FieldSet {
+        let always = [
+            Field::Date,
+            Field::Time,
+            Field::TimestampMs,
+            Field::Timestamp,
+            Field::Ip,
+            Field::Bytes,
+            Field::UriStem,
+            Field::Status,
+            Field::ResponseResultType,
+        ];
+        FieldSet::of(always).union(self.looked_at)
+    }
+
+    /// Hands on the request of a line, or says why it is none.
+    pub fn read(&mut self, line: &LogLine<'_>, take: impl FnOnce(&LoggedRequest<'_>)) -> Result<(), &'static str> {
+        let status: i64 = match line.status.parse::<u16>() {
+            Ok(status) if status <= 999 => i64::from(status),
+            _ => return Err("bad status"),
+        };
+        let address = match line.ip.map(IpAddr::from_str) {
+            Some(Ok(address)) => Some(address.to_canonical()),
+            Some(Err(_)) => return Err("bad address"),
+            None => None,
+        };
+        let bytes: i64 = match line.bytes.map(str::parse) {
+            // A petabyte in one answer is none; and sums must not run over.
+            Some(Ok(bytes)) if (0..1 << 50).contains(&bytes) => bytes,
+            Some(_) => return Err("bad sc-bytes"),
+            None => 0,
+        };
+        let accepted = matches!(status, 200 | 206) && !line.response_result_type.is_some_and(is_error_page);
+        let path = decode(line.uri_stem);
+        // Only what a scheme looks at is decoded.
+        let looked_at = |field| self.looked_at.has(field);
+        let request = Request {
+            path: &path,
+            query: line.query.filter(|_| looked_at(Field::Query)).map(decode),
+            cookie: line.cookie.filter(|_| looked_at(Field::Cookie)).map(decode),
+            cookie_cut: line.cookie_cut,
+            headers: line.headers,
+            headers_cut: line.headers_cut,
+            cmcd_session: line.cmcd_session.filter(|_| looked_at(Field::CmcdSession)).map(decode),
+            user_agent: line.user_agent.filter(|_| looked_at(Field::UserAgent)).map(decode),
+            referer: line.referer.filter(|_| looked_at(Field::Referer)).map(decode),
+            host: line.host.filter(|_| looked_at(Field::XHostHeader)).map(decode),
+        };
+        let playback = session::identify(&self.context.sessions, &request);
+        let of_scheme = playback.as_ref().and_then(|playback| playback.refused_status);
+        let refused = self.context.refused_status.iter().chain(&of_scheme).any(|refused| i64::from(*refused) == status);
+        let bare_path: &str = playback.as_ref().map_or(&path, |playback| playback.path.as_ref());
+
+        self.counts.rows += 1;
+        self.counts.accepted += u64::from(accepted);
+        self.counts.refused += u64::from(refused);
+        self.counts.without_session += u64::from(playback.is_none());
+        let (first, last) = self.span.unwrap_or((line.time, line.time));
+        self.span = Some((first.min(line.time), last.max(line.time)));
+
+        let place = if self.wants_place { self.place(address, line) } else { Place::default() };
+        let playback = playback.as_ref();
+        if accepted {
+            let session = playback.map(|playback| &playback.session);
+            self.counts.without_country += u64::from(place.country.is_none());
+            self.counts.without_asn += u64::from(place.asn.is_none());
+            self.counts.unbound += u64::from(session.is_some_and(|session| !session.bound && !session.derived));
+            self.counts.derived += u64::from(session.is_some_and(|session| session.derived));
+        }
+        take(&LoggedRequest {
+            line,
+            object: &self.object,
+            distribution: self.distribution.as_deref().or(line.distribution),
+            status,
+            bytes,
+            address,
+            place,
+            accepted,
+            refused,
+            playback,
+            path: bare_path,
+        });
+        Ok(())
+    }
+
+    /// Country and ASN: from the log where it has them, else from the GeoIP files.
+    fn place(&mut self, address: Option<IpAddr>, line: &LogLine<'_>) -> Place {
+        let mut place = match address {
+            None => Place::default(),
+            Some(address) => match self.places.get(&address) {
+                Some(place) => *place,
+                None => {
+                    if self.places.len() >= REMEMBERED_ADDRESSES {
+                        self.places.clear();
+                    }
+                    let place = self.context.geo.place(address);
+                    self.places.insert(address, place);
+                    place
+                }
+            },
+        };
+        if let Some(country) = line.country.and_then(crate::geo::Country::parse) {
+            if place.country != Some(country) {
+                // Where the log knows better, the file knows nothing.
+                place.position = None;
+            }
+            place.country = Some(country);
+        }
+        if let Some(asn) = line.asn.and_then(|asn| asn.parse::<u32>().ok()) {
+            let asn = i64::from(asn);
+            if place.asn != Some(asn) {
+                place.asn = Some(asn);
+                place.network_type = self.context.geo.network_type(asn);
+            }
+        }
+        place
+    }
+}
+
+/// Result types (before the answer was sent) of an answer that is an error page, whatever its status.
+/// `Error` in x-edge-result-type alone is a viewer who left in the middle of a good answer.
+/// Source: CloudFront Developer Guide, "Standard logs reference", x-edge-response-result-type.
+fn is_error_page(response_result_type: &str) -> bool {
+    matches!(response_result_type, "Error" | "LimitExceeded" | "CapacityExceeded" | "LambdaExecutionError")
+}
+
+/// A user agent, decoded. Until the end of 2019 it was escaped twice; no client escapes its blanks.
+pub fn user_agent(field: &str) -> Cow<'_, str> {
+    match decode(field) {
+        Cow::Owned(once) if once.contains("%20") && !once.contains(' ') => Cow::Owned(decode(&once).into_owned()),
+        once => once,
+    }
+}
