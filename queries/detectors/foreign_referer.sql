@@ -29,15 +29,6 @@ WITH referers AS (
     WHERE referer_host IS NOT NULL AND network IS NOT NULL
     GROUP BY session_id, referer_host, network
 ),
-hosts AS (
-    SELECT referer_host, COUNT(*) AS sessions
-    FROM (SELECT DISTINCT referer_host, session_id FROM referers) AS pairs
-    GROUP BY referer_host
-),
-everybody AS (
-    SELECT COUNT(*) AS sessions
-    FROM (SELECT DISTINCT session_id FROM referers) AS ids
-),
 own AS (
     SELECT LOWER(value) AS host FROM own_referers
 ),
@@ -45,14 +36,13 @@ listed AS (
     SELECT COUNT(*) AS hosts FROM own
 ),
 foreign_hosts AS (
-    SELECT hosts.referer_host
-    FROM hosts
-    CROSS JOIN everybody
+    SELECT referer_hosts.referer_host
+    FROM referer_hosts
     CROSS JOIN listed
-    LEFT JOIN own ON hosts.referer_host = own.host OR hosts.referer_host LIKE '%.' || own.host
-    GROUP BY hosts.referer_host
+    LEFT JOIN own ON referer_hosts.referer_host = own.host OR referer_hosts.referer_host LIKE '%.' || own.host
+    GROUP BY referer_hosts.referer_host
     HAVING COUNT(own.host) = 0
-        AND (MAX(listed.hosts) > 0 OR MAX(hosts.sessions) < $max_share * MAX(everybody.sessions))
+        AND (MAX(listed.hosts) > 0 OR MAX(referer_hosts.sessions) < $max_share * MAX(referer_hosts.all_sessions))
 )
 SELECT
     referers.session_id,

@@ -13,7 +13,7 @@ use datafusion::datasource::MemTable;
 use datafusion::prelude::SessionContext;
 
 use super::file::{Detector, DetectorError, DetectorFile, Scope};
-use super::tables::{PACE, PACE_TABLE, WINDOWED};
+use super::tables::{OF_EVERYBODY, PACE, WINDOWED};
 use crate::config::suggest::did_you_mean;
 use crate::config::{Config, Mode};
 use crate::engine::{self, Engine};
@@ -154,15 +154,19 @@ async fn compile(
         let empty = MemTable::try_new(table.schema().public(), vec![vec![]]).map_err(broken)?;
         session.register_table(table.name(), Arc::new(empty)).map_err(broken)?;
     }
-    let pace = engine::select(&session, PACE.text).await.map_err(broken)?.into_view();
-    session.register_table(PACE_TABLE, pace).map_err(broken)?;
+    for (name, sql) in OF_EVERYBODY.into_iter().chain([PACE]) {
+        let view = engine::select(&session, sql.text).await.map_err(broken)?.into_view();
+        session.register_table(name, view).map_err(broken)?;
+    }
     register_lists(&session, lists).map_err(broken)?;
 
     let frame = engine::select(&session, &file.sql).await.map_err(broken)?;
     let read = tables_of(&session, &file.sql).map_err(broken)?;
-    if detector.scope != Scope::All && read.contains(PACE_TABLE) {
-        let message = format!("the table {PACE_TABLE} depends on all sessions: the header must say scope = \"all\"");
-        return Err(refuse(file.line_of(PACE_TABLE), message));
+    if detector.scope != Scope::All
+        && let Some((name, _)) = OF_EVERYBODY.into_iter().chain([PACE]).find(|(name, _)| read.contains(*name))
+    {
+        let message = format!("the table {name} depends on all sessions: the header must say scope = \"all\"");
+        return Err(refuse(file.line_of(name), message));
     }
     let mut used: Vec<String> = frame.logical_plan().get_parameter_names().map_err(broken)?.into_iter().collect();
     used.sort();

@@ -1,11 +1,12 @@
 //! Evaluates the detectors on every window that holds a new row, and on no other.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use datafusion::common::ScalarValue;
+use datafusion::common::runtime::SpawnedTask;
 use datafusion::prelude::SessionContext;
 use futures::{StreamExt, stream};
 use serde::{Deserialize, Serialize};
@@ -14,7 +15,7 @@ use tokio::sync::RwLock;
 use super::Finding;
 use super::file::{Detector, Scope, Strength};
 use super::result::{Found, run};
-use super::tables::{Loaded, PACE_TABLE, Paces, Statements, WindowTables, sessions_in};
+use super::tables::{Learned, Loaded, Loader, OF_EVERYBODY, Statements, WindowTables, depends_on, sessions_in};
 use super::window::{Window, windows_over};
 use crate::allow::Spared;
 use crate::config::Config;
@@ -82,6 +83,8 @@ pub enum DetectError {
     Store(#[from] StoreError),
     #[error("findings cannot be stored: {0}")]
     Rows(String),
+    #[error("a window was not evaluated to its end: {0}")]
+    Cancelled(tokio::task::JoinError),
 }
 
 impl DetectError {
@@ -192,12 +195,35 @@ struct InWindow {
 /// Detectors that are ready to look at sessions, again and again.
 pub struct Inspection<'a> {
     engine: &'a Engine,
-    detectors: &'a [Detector],
     config: &'a Config,
+    /// Shared by the threads on which windows are evaluated.
+    bench: Arc<Bench>,
+    learned: Option<Arc<Learned>>,
+}
+
+/// What it takes to evaluate a window.
+struct Bench {
+    detectors: Vec<Detector>,
     statements: Statements,
-    paces: Option<Paces>,
+    /// `[engine] memory`.
+    memory_bytes: usize,
     /// Queries share it; one that took too much memory has it to itself when it is tried again.
     alone: RwLock<()>,
+}
+
+/// A window, and what its evaluation depends on.
+struct Task {
+    window: Window,
+    /// The detectors, by their places, that look at it.
+    indexes: Vec<usize>,
+    loaded: Arc<Loaded>,
+    /// Of each detector the last batch that it has evaluated.
+    after: Arc<[i64]>,
+    /// The findings of the window that are stored.
+    known: Vec<Key>,
+    /// Detectors that failed before, in any window: they need not be tried.
+    failed: Arc<Mutex<BTreeSet<usize>>>,
+    run_id: Arc<str>,
 }
 
 impl<'a> Inspection<'a> {
@@ -205,17 +231,23 @@ impl<'a> Inspection<'a> {
     pub async fn new(
         engine: &'a Engine,
         session: &SessionContext,
-        detectors: &'a [Detector],
+        detectors: &[Detector],
         config: &'a Config,
     ) -> Result<Self, DetectError> {
         let statements = Statements::new(engine, session, detectors, &config.lists).await?;
-        Ok(Inspection { engine, detectors, config, statements, paces: None, alone: RwLock::new(()) })
+        let bench = Bench {
+            detectors: detectors.to_vec(),
+            statements,
+            memory_bytes: engine.memory_bytes(),
+            alone: RwLock::new(()),
+        };
+        Ok(Inspection { engine, config, bench: Arc::new(bench), learned: None })
     }
 
     /// The windows that hold these minutes, each with the detectors that look at it, by their places.
     fn jobs(&self, minutes: &[TouchedMinute], after: &[i64]) -> Jobs {
         let mut jobs = Jobs::new();
-        for (index, detector) in self.detectors.iter().enumerate() {
+        for (index, detector) in self.bench.detectors.iter().enumerate() {
             let new = minutes.iter().filter(|minute| minute.batch > after[index]).map(|minute| minute.minute);
             for window in windows_over(new, detector.window, detector.every) {
                 jobs.entry(window).or_default().push(index);
@@ -238,29 +270,42 @@ impl<'a> Inspection<'a> {
         stage: &Stage,
         detection: &mut Detection,
     ) -> Result<Evaluation, DetectError> {
-        let detectors = self.detectors;
+        let detectors = &self.bench.detectors;
         stage.set_total(jobs.values().map(|detectors| detectors.len() as u64).sum());
-        let mut known: HashMap<Window, Vec<&Key>> = HashMap::new();
+        let mut known: HashMap<Window, Vec<Key>> = HashMap::new();
         for key in stored.keys() {
-            known.entry(key.2).or_default().push(key);
+            known.entry(key.2).or_default().push(key.clone());
         }
         let mut evaluation = Evaluation::default();
-        let failed = Mutex::new(BTreeSet::new());
+        let (after, run_id, failed) = (Arc::from(after), Arc::from(run_id), Arc::default());
         let used: BTreeSet<usize> = jobs.values().flatten().copied().collect();
         let used: Vec<&Detector> = used.into_iter().map(|index| &detectors[index]).collect();
-        let mut loaded = Loaded::new(session, &used, self.paces.as_ref(), &self.config.allow, now);
+        let mut loader = Loader::new(session, &used, self.learned.clone(), &self.config.allow, now);
         for chunk in chunks_by_hour(jobs) {
-            loaded.show(chunk.start, chunk.end, &mut detection.spared).await?;
-            // Each query runs on a thread of its own: that is quicker than to share a small window out among threads.
+            let started = Instant::now();
+            let loaded = loader.show(chunk.start, chunk.end, &mut detection.spared).await?;
+            tracing::debug!("rows of {} windows loaded in {:.2?}", chunk.windows.len(), started.elapsed());
+            let started = Instant::now();
+            // Each window is evaluated on a thread of its own: that is quicker than to share a small one out among threads.
             let mut windows = stream::iter(chunk.windows)
                 .map(|(window, indexes)| {
-                    let known = known.get(&window).map(Vec::as_slice).unwrap_or_default();
-                    let in_window =
-                        self.evaluate_window(&loaded, window, indexes, after, known, &failed, run_id, stage);
-                    async move { (window, in_window.await) }
+                    let task = Task {
+                        window,
+                        indexes: indexes.clone(),
+                        loaded: Arc::clone(&loaded),
+                        after: Arc::clone(&after),
+                        known: known.remove(&window).unwrap_or_default(),
+                        failed: Arc::clone(&failed),
+                        run_id: Arc::clone(&run_id),
+                    };
+                    let bench = self.bench.clone();
+                    let evaluated = SpawnedTask::spawn(async move { bench.evaluate(task).await });
+                    async move { (window, indexes.len(), evaluated.join_unwind().await) }
                 })
                 .buffered(self.engine.threads());
-            while let Some((window, in_window)) = windows.next().await {
+            while let Some((window, detectors_of_it, in_window)) = windows.next().await {
+                stage.advance(detectors_of_it as u64);
+                let in_window = in_window.map_err(DetectError::Cancelled)?;
                 for (index, finding) in in_window.found {
                     let key = (finding.session_id.clone(), detectors[index].name.clone(), window);
                     evaluation.found.insert(key, finding);
@@ -285,6 +330,7 @@ impl<'a> Inspection<'a> {
                     .failures
                     .extend(unknown.map(|error| format!("who used what was found is not known: {error}")));
             }
+            tracing::debug!("windows evaluated in {:.2?}", started.elapsed());
         }
         detection.spared.sessions.sort();
         detection.spared.sessions.dedup();
@@ -295,25 +341,65 @@ impl<'a> Inspection<'a> {
         Ok(evaluation)
     }
 
-    /// Evaluates the detectors on one window. `known` are the stored findings of it; `failed` the detectors, by their places, that
-    /// failed before, in any window: they need not be tried.
-    #[expect(clippy::too_many_arguments, reason = "all that a detection knows")]
-    async fn evaluate_window(
+    /// What the detectors say of some sessions in every window that holds a row of them, nothing written, and which detectors
+    /// failed. `session` has the public tables.
+    pub async fn look_at(
         &self,
-        loaded: &Loaded<'_>,
-        window: Window,
-        indexes: &[usize],
-        after: &[i64],
-        known: &[&Key],
-        failed: &Mutex<BTreeSet<usize>>,
-        run_id: &str,
-        stage: &Stage,
-    ) -> InWindow {
-        let mut cut = WindowTables::new(loaded, &self.statements, window);
+        session: &SessionContext,
+        looked_at: &BTreeSet<&str>,
+        now: DateTime<Utc>,
+    ) -> Result<(Vec<Finding>, Vec<String>), DetectError> {
+        let minutes = touch(session, looked_at).await?;
+        let (after, mut detection) = (vec![i64::MIN; self.bench.detectors.len()], Detection::default());
+        let jobs = self.jobs(&minutes, &after);
+        let evaluation =
+            self.evaluate(session, now, &jobs, &after, &HashMap::new(), "", &Stage::hidden(), &mut detection).await?;
+        let of_them = |finding: &Finding| looked_at.contains(finding.session_id.as_str());
+        let found = evaluation.found.into_values().filter(of_them).collect();
+        Ok((found, detection.failures))
+    }
+
+    /// Learns what detectors ask of everybody, in every window that holds a row of these sessions: whoever is looked at from now on
+    /// is judged by that, whatever the tables have of the others.
+    pub async fn learn_of_everybody(
+        &mut self,
+        session: &SessionContext,
+        looked_at: &BTreeSet<&str>,
+        now: DateTime<Utc>,
+    ) -> Result<(), DetectError> {
+        let minutes = touch(session, looked_at).await?;
+        let detectors = &self.bench.detectors;
+        let reads = |index: &usize| OF_EVERYBODY.iter().any(|(name, _)| depends_on(&detectors[*index], name));
+        let mut jobs = self.jobs(&minutes, &vec![i64::MIN; detectors.len()]);
+        jobs.values_mut().for_each(|indexes| indexes.retain(reads));
+        jobs.retain(|_, indexes| !indexes.is_empty());
+        let readers: Vec<&Detector> = (0..detectors.len()).filter(reads).map(|index| &detectors[index]).collect();
+        let mut loader = Loader::new(session, &readers, None, &self.config.allow, now);
+        let mut learned = Learned::new();
+        for chunk in chunks_by_hour(&jobs) {
+            let loaded = loader.show(chunk.start, chunk.end, &mut Spared::default()).await?;
+            for (window, indexes) in chunk.windows {
+                let mut cut = WindowTables::new(&loaded, &self.bench.statements, window);
+                for (place, (name, _)) in OF_EVERYBODY.into_iter().enumerate() {
+                    if indexes.iter().any(|&index| depends_on(&detectors[index], name)) {
+                        learned.insert((name, window), cut.of_everybody(place).await?);
+                    }
+                }
+            }
+        }
+        self.learned = Some(Arc::new(learned));
+        Ok(())
+    }
+}
+
+impl Bench {
+    /// Evaluates the detectors on a window.
+    async fn evaluate(&self, task: Task) -> InWindow {
+        let Task { window, indexes, loaded, after, known, failed, run_id } = task;
+        let mut cut = WindowTables::new(&loaded, &self.statements, window);
         let mut in_window = InWindow::default();
         let mut found: Vec<(usize, Found)> = Vec::new();
-        for &index in indexes {
-            stage.advance(1);
+        for index in indexes {
             if failed.lock().expect("not poisoned").contains(&index) {
                 continue;
             }
@@ -330,8 +416,8 @@ impl<'a> Inspection<'a> {
                 }
             };
             let started = Instant::now();
-            let result =
-                run(&self.alone, self.engine, self.statements.detector(index), detector, window, &rows, run_id).await;
+            let statement = self.statements.detector(index);
+            let result = run(&self.alone, self.memory_bytes, statement, detector, window, &rows, &run_id).await;
             let findings = match result {
                 Ok(findings) => findings,
                 Err(reason) => {
@@ -347,7 +433,7 @@ impl<'a> Inspection<'a> {
             let of_detector = known.iter().filter(|(_, name, _)| *name == detector.name);
             for key in of_detector {
                 if cut.sessions(detector.scope, after[index]).contains(&key.0) {
-                    in_window.looked_at.push((*key).clone());
+                    in_window.looked_at.push(key.clone());
                 }
             }
             found.extend(findings.into_iter().map(|finding| (index, finding)));
@@ -373,49 +459,6 @@ impl<'a> Inspection<'a> {
             })
             .collect();
         in_window
-    }
-
-    /// What the detectors say of some sessions in every window that holds a row of them, nothing written, and which detectors
-    /// failed. `session` has the public tables.
-    pub async fn look_at(
-        &self,
-        session: &SessionContext,
-        looked_at: &BTreeSet<&str>,
-        now: DateTime<Utc>,
-    ) -> Result<(Vec<Finding>, Vec<String>), DetectError> {
-        let minutes = touch(session, looked_at).await?;
-        let (after, mut detection) = (vec![i64::MIN; self.detectors.len()], Detection::default());
-        let jobs = self.jobs(&minutes, &after);
-        let evaluation =
-            self.evaluate(session, now, &jobs, &after, &HashMap::new(), "", &Stage::hidden(), &mut detection).await?;
-        let of_them = |finding: &Finding| looked_at.contains(finding.session_id.as_str());
-        let found = evaluation.found.into_values().filter(of_them).collect();
-        Ok((found, detection.failures))
-    }
-
-    /// Learns the pace of these sessions in every window that holds a row of them, so that whoever is looked at from now on is
-    /// held to it, whatever the tables have of the others.
-    pub async fn learn_paces(
-        &mut self,
-        session: &SessionContext,
-        looked_at: &BTreeSet<&str>,
-        now: DateTime<Utc>,
-    ) -> Result<(), DetectError> {
-        let minutes = touch(session, looked_at).await?;
-        let mut jobs = self.jobs(&minutes, &vec![i64::MIN; self.detectors.len()]);
-        jobs.retain(|_, indexes| indexes.iter().any(|&index| self.detectors[index].reads(PACE_TABLE)));
-        let readers: Vec<&Detector> = self.detectors.iter().filter(|detector| detector.reads(PACE_TABLE)).collect();
-        let mut loaded = Loaded::new(session, &readers, None, &self.config.allow, now);
-        let mut paces = Paces::new();
-        for chunk in chunks_by_hour(&jobs) {
-            loaded.show(chunk.start, chunk.end, &mut Spared::default()).await?;
-            for (window, _) in chunk.windows {
-                let pace = WindowTables::new(&loaded, &self.statements, window).pace_of(looked_at).await?;
-                paces.insert(window, pace);
-            }
-        }
-        self.paces = Some(paces);
-        Ok(())
     }
 }
 

@@ -219,7 +219,7 @@ impl DetectorFile {
             thresholds: self.header.thresholds.clone(),
             tables: BTreeSet::new(),
             scores_only: false,
-            others_by_pace: false,
+            others_are_learned: false,
         };
         for (name, value) in &settings.params {
             detector.set(name, value)?;
@@ -250,8 +250,9 @@ pub struct Detector {
     pub tables: BTreeSet<String>,
     /// Its findings need not say who used the session.
     pub scores_only: bool,
-    /// It is shown the sessions that are looked at, and others only through `pace`: right for what reads that table for them.
-    pub others_by_pace: bool,
+    /// It is shown the sessions that are looked at, and others only through the tables that are made of everybody: right for
+    /// what reads these for them.
+    pub others_are_learned: bool,
 }
 
 impl Detector {

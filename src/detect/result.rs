@@ -14,7 +14,6 @@ use super::file::{Detector, Strength};
 use super::memory_watch::watched;
 use super::statement::{Rows, Statement};
 use super::window::Window;
-use crate::engine::Engine;
 use crate::rows::{self, texts};
 
 /// A finding whose evidence is not put into text yet.
@@ -38,14 +37,14 @@ impl Found {
 /// result.
 pub async fn run(
     alone: &RwLock<()>,
-    engine: &Engine,
+    memory_bytes: usize,
     statement: &Statement,
     detector: &Detector,
     window: Window,
     rows: &[(&'static str, Rows)],
     run_id: &str,
 ) -> Result<Vec<Found>, String> {
-    let limit = 2 * engine.memory_bytes();
+    let limit = 2 * memory_bytes;
     let beside_others = {
         let _shared = alone.read().await;
         watched(limit, statement.run(rows)).await

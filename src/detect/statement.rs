@@ -52,18 +52,15 @@ impl Statement {
         self.plan.schema()
     }
 
-    /// Runs it on the rows of a window; a table that is not named has none. Runs on a thread of its own, several at once if one
-    /// likes, and ends when it is dropped.
+    /// Runs it on the rows of a window; a table that is not named has none. Several may run at once; one that is dropped ends.
     pub async fn run(&self, rows: &[(&'static str, Rows)]) -> Result<Vec<RecordBatch>, DataFusionError> {
         let rows = RunRows(rows.iter().cloned().collect());
         let config = self.context.session_config().clone().with_extension(Arc::new(rows));
         let context = TaskContext::default().with_session_config(config).with_runtime(self.context.runtime_env());
         // What a plan's operators have gathered belongs to one run.
         let plan = reset_plan_states(self.plan.clone())?;
-        SpawnedTask::spawn(collect(plan, Arc::new(context)))
-            .join()
-            .await
-            .map_err(|error| DataFusionError::External(Box::new(error)))?
+        let running = SpawnedTask::spawn(collect(plan, Arc::new(context)));
+        running.join().await.map_err(|error| DataFusionError::External(Box::new(error)))?
     }
 }
 

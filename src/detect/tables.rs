@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use arrow::array::{AsArray, BooleanArray, TimestampMicrosecondArray};
 use arrow::compute::{filter_record_batch, sort_to_indices, take_record_batch};
-use arrow::datatypes::{DataType, Field, Int64Type, Schema, TimeUnit, TimestampMicrosecondType};
+use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef, TimeUnit, TimestampMicrosecondType};
 use arrow::error::ArrowError;
 use arrow::record_batch::RecordBatch;
 use chrono::{DateTime, TimeDelta, Utc};
@@ -32,29 +32,38 @@ const DELIVERIES_OF_LOADED: Sql = sql!("engine/deliveries_of_loaded.sql");
 const TOUCHED_BETWEEN: Sql = sql!("engine/touched_between.sql");
 const NAMED_BY_OTHERS: Sql = sql!("engine/named_by_others.sql");
 const SESSIONS_IN_MINUTES: Sql = sql!("engine/sessions_in_minutes.sql");
-pub const PACE: Sql = sql!("engine/pace.sql");
 const EVIDENCE: Sql = sql!("engine/evidence.sql");
 
 const ACTIVITY: &str = "activity";
 const REFUSALS: &str = "refusals";
 const DELIVERIES: &str = "deliveries";
-const FOUND: &str = "found";
 
-/// What one viewer of a session's contents fetches in a minute: a table for detectors with scope = "all".
-pub const PACE_TABLE: &str = "pace";
+/// Tables for detectors with scope = "all", made of what everybody does in the window.
+pub const OF_EVERYBODY: [(&str, Sql); 2] =
+    [(CONTENT_PACE, sql!("engine/content_pace.sql")), ("referer_hosts", sql!("engine/referer_hosts.sql"))];
+
+const CONTENT_PACE: &str = "content_pace";
+
+/// What one viewer of a session's contents fetches in a minute: made of its activity and of [`CONTENT_PACE`].
+pub const PACE: (&str, Sql) = ("pace", sql!("engine/pace.sql"));
+
+/// Whether a detector depends on a table of [`OF_EVERYBODY`].
+pub fn depends_on(detector: &Detector, name: &str) -> bool {
+    detector.reads(name) || name == CONTENT_PACE && detector.reads(PACE.0)
+}
 
 /// Ids of sessions.
 pub type Sessions = HashSet<String, ahash::RandomState>;
 
-/// The table `pace` of windows.
-pub type Paces = HashMap<Window, Rows>;
+/// The tables [`OF_EVERYBODY`] of windows, by name.
+pub type Learned = HashMap<(&'static str, Window), Rows>;
 
 /// The minute tables that a detector can read, cut to its window.
 pub const WINDOWED: [(&str, Table); 3] =
     [(ACTIVITY, Table::Activity), (REFUSALS, Table::Refusals), (DELIVERIES, Table::Deliveries)];
 
 /// Rows of a minute table, in batches that are each in order of time.
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Minutes(Vec<RecordBatch>);
 
 impl Minutes {
@@ -113,52 +122,53 @@ impl Span {
     }
 }
 
-/// The folded rows that the windows at hand can see. Each is loaded once, and kept while a window to come can see it.
-pub struct Loaded<'a> {
+/// Loads the folded rows that windows can see: each once, and kept while a window to come can see it.
+pub struct Loader<'a> {
     session: &'a SessionContext,
     allow: &'a AllowList,
     now: DateTime<Utc>,
-    /// What is known of the pace of those who are looked at.
-    paces: Option<&'a Paces>,
     /// Detectors look at everybody; else at sessions with new rows.
     all: bool,
     /// A detector reads deliveries.
     delivers: bool,
+    loaded: Loaded,
+    until: DateTime<Utc>,
+}
+
+/// What windows can see.
+#[derive(Clone, Default)]
+pub struct Loaded {
     activity: Minutes,
     refusals: Minutes,
     deliveries: Minutes,
     /// Which sessions have rows of which batch in which minute.
     touched: Minutes,
-    until: DateTime<Utc>,
     /// Where a session is used with a token that covers its id, requests that merely name it are somebody else's: these
     /// sessions have both.
     others: Sessions,
+    /// What is known of everybody; else it is found out.
+    learned: Option<Arc<Learned>>,
 }
 
-impl<'a> Loaded<'a> {
+impl<'a> Loader<'a> {
     /// Nothing is loaded yet. `session` has the public tables and `touched`.
     pub fn new(
         session: &'a SessionContext,
         detectors: &[&Detector],
-        paces: Option<&'a Paces>,
+        learned: Option<Arc<Learned>>,
         allow: &'a AllowList,
         now: DateTime<Utc>,
     ) -> Self {
-        let asks_for_all =
-            |detector: &&&Detector| detector.scope == Scope::All && !(detector.others_by_pace && paces.is_some());
-        Loaded {
+        let all =
+            |detector: &&&Detector| detector.scope == Scope::All && !(detector.others_are_learned && learned.is_some());
+        Loader {
             session,
             allow,
             now,
-            paces,
-            all: detectors.iter().any(|detector| asks_for_all(&detector)),
+            all: detectors.iter().any(|detector| all(&detector)),
             delivers: detectors.iter().any(|detector| detector.reads(DELIVERIES)),
-            activity: Minutes::default(),
-            refusals: Minutes::default(),
-            deliveries: Minutes::default(),
-            touched: Minutes::default(),
+            loaded: Loaded { learned, ..Loaded::default() },
             until: DateTime::<Utc>::MIN_UTC,
-            others: Sessions::default(),
         }
     }
 
@@ -168,16 +178,17 @@ impl<'a> Loaded<'a> {
         start: DateTime<Utc>,
         end: DateTime<Utc>,
         spared: &mut Spared,
-    ) -> Result<(), EngineError> {
-        for minutes in [&mut self.activity, &mut self.refusals, &mut self.deliveries, &mut self.touched] {
+    ) -> Result<Arc<Loaded>, EngineError> {
+        let Loaded { activity, refusals, deliveries, touched, .. } = &mut self.loaded;
+        for minutes in [activity, refusals, deliveries, touched] {
             minutes.drop_before(start);
         }
         if self.until < end {
             self.load(Span { start: start.max(self.until), end }, spared).await?;
             self.until = end;
         }
-        self.others = self.named_by_others(Span { start, end }).await?;
-        Ok(())
+        self.loaded.others = self.named_by_others(Span { start, end }).await?;
+        Ok(Arc::new(self.loaded.clone()))
     }
 
     async fn load(&mut self, span: Span, spared: &mut Spared) -> Result<(), EngineError> {
@@ -195,11 +206,11 @@ impl<'a> Loaded<'a> {
         if self.delivers {
             let sql = if self.all && !takes_requests { DELIVERIES_BETWEEN } else { DELIVERIES_OF_LOADED };
             self.register_loaded(&new).await?;
-            self.deliveries.load(session, sql, span).await?;
+            self.loaded.deliveries.load(session, sql, span).await?;
         }
-        self.activity.0.extend(new.0);
-        self.refusals.load(session, REFUSALS_BETWEEN, span).await?;
-        self.touched.load(session, TOUCHED_BETWEEN, span).await
+        self.loaded.activity.0.extend(new.0);
+        self.loaded.refusals.load(session, REFUSALS_BETWEEN, span).await?;
+        self.loaded.touched.load(session, TOUCHED_BETWEEN, span).await
     }
 
     /// Makes the table `loaded_activity`.
@@ -214,18 +225,20 @@ impl<'a> Loaded<'a> {
     async fn named_by_others(&self, span: Span) -> Result<Sessions, EngineError> {
         let has_unbound =
             |batch: &RecordBatch| batch.column_by_name("bound").expect("it is selected").as_boolean().has_false();
-        if !self.activity.0.iter().any(has_unbound) {
+        if !self.loaded.activity.0.iter().any(has_unbound) {
             return Ok(Sessions::default());
         }
         #[derive(Deserialize)]
         struct Row {
             session_id: String,
         }
-        self.register_loaded(&self.activity).await?;
+        self.register_loaded(&self.loaded.activity).await?;
         let rows: Vec<Row> = fetch(self.session, NAMED_BY_OTHERS, span.parameters()).await?;
         Ok(rows.into_iter().map(|row| row.session_id).collect())
     }
+}
 
+impl Loaded {
     /// The rows of a window.
     fn within(&self, table: &str, window: Window) -> Vec<RecordBatch> {
         let rows = match table {
@@ -254,6 +267,7 @@ fn without_others(batch: &RecordBatch, sessions: &Sessions) -> RecordBatch {
 /// The statements of a detection, each planned once.
 pub struct Statements {
     detectors: Vec<Statement>,
+    of_everybody: Vec<Statement>,
     pace: Statement,
     evidence: Statement,
 }
@@ -268,31 +282,34 @@ impl Statements {
     ) -> Result<Statements, EngineError> {
         let mut schemas = Vec::new();
         for (name, _) in WINDOWED {
-            let table = session.table(name).await.map_err(|error| query_error(PACE, error))?;
+            let table = session.table(name).await.map_err(|error| query_error(EVIDENCE, error))?;
             schemas.push((name, Arc::new(table.schema().as_arrow().clone())));
         }
-        let pace = Statement::new(engine.session_of_one_thread(), schemas.clone(), async |session| {
-            select(session, PACE.text).await
-        });
-        let pace = pace.await.map_err(|error| query_error(PACE, error))?;
-        let found = rows::texts_batch("session_id", [""; 0]);
-        let with_found: Vec<_> = schemas.iter().cloned().chain([(FOUND, found.schema())]).collect();
-        let evidence = Statement::new(engine.session_of_one_thread(), with_found, async |session| {
-            select(session, EVIDENCE.text).await
-        });
-        let evidence = evidence.await.map_err(|error| query_error(EVIDENCE, error))?;
-        schemas.push((PACE_TABLE, pace.schema()));
+        let over = async |tables: &[(&'static str, SchemaRef)], sql: Sql| {
+            let session = engine.session_of_one_thread();
+            let made = Statement::new(session, tables.to_vec(), async |session| select(session, sql.text).await).await;
+            made.map_err(|error| query_error(sql, error))
+        };
+        let evidence = over(&schemas, EVIDENCE).await?;
+        let mut of_everybody = Vec::new();
+        for (_, sql) in OF_EVERYBODY {
+            of_everybody.push(over(&schemas, sql).await?);
+        }
+        let made = OF_EVERYBODY.iter().zip(&of_everybody).map(|((name, _), statement)| (*name, statement.schema()));
+        let mut seen: Vec<_> = schemas.iter().cloned().chain(made).collect();
+        let pace = over(&seen, PACE.1).await?;
+        seen.push((PACE.0, pace.schema()));
         let mut statements = Vec::new();
         for detector in detectors {
             let session = engine.session_of_one_thread();
             let planned = async {
                 catalog::register_lists(&session, lists)?;
-                Statement::new(session, schemas.clone(), async |session| catalog::plan(session, detector).await).await
+                Statement::new(session, seen.clone(), async |session| catalog::plan(session, detector).await).await
             };
             // It was compiled at the start: what fails now is the engine.
-            statements.push(planned.await.map_err(|error| query_error(PACE, error))?);
+            statements.push(planned.await.map_err(|error| query_error(EVIDENCE, error))?);
         }
-        Ok(Statements { detectors: statements, pace, evidence })
+        Ok(Statements { detectors: statements, of_everybody, pace, evidence })
     }
 
     pub fn detector(&self, index: usize) -> &Statement {
@@ -302,7 +319,7 @@ impl Statements {
 
 /// The tables of one window, each made once for all detectors that see the same.
 pub struct WindowTables<'a> {
-    loaded: &'a Loaded<'a>,
+    loaded: &'a Loaded,
     statements: &'a Statements,
     window: Window,
     cut: HashMap<(&'static str, Option<i64>), Rows>,
@@ -310,22 +327,28 @@ pub struct WindowTables<'a> {
 }
 
 impl<'a> WindowTables<'a> {
-    pub fn new(loaded: &'a Loaded<'a>, statements: &'a Statements, window: Window) -> Self {
+    pub fn new(loaded: &'a Loaded, statements: &'a Statements, window: Window) -> Self {
         WindowTables { loaded, statements, window, cut: HashMap::new(), sessions: HashMap::new() }
     }
 
     /// Every table that a detector reads, which has evaluated the rows of batches until `after`.
     pub async fn of(&mut self, detector: &Detector, after: i64) -> Result<Vec<(&'static str, Rows)>, EngineError> {
         // With scope = "all" everybody is looked at again.
-        let after = (detector.scope == Scope::Session || detector.others_by_pace).then_some(after);
+        let after = (detector.scope == Scope::Session || detector.others_are_learned).then_some(after);
         let mut tables = Vec::new();
         for (name, _) in WINDOWED {
             if detector.reads(name) {
                 tables.push((name, self.rows(name, after)));
             }
         }
-        if detector.reads(PACE_TABLE) {
-            tables.push((PACE_TABLE, self.pace().await?));
+        for (place, (name, _)) in OF_EVERYBODY.into_iter().enumerate() {
+            if depends_on(detector, name) {
+                tables.push((name, self.of_everybody(place).await?));
+            }
+        }
+        if detector.reads(PACE.0) {
+            let pace = self.pace(after, &tables).await?;
+            tables.push((PACE.0, pace));
         }
         Ok(tables)
     }
@@ -376,37 +399,51 @@ impl<'a> WindowTables<'a> {
         rows
     }
 
-    async fn pace(&mut self) -> Result<Rows, EngineError> {
-        if let Some(paces) = self.loaded.paces {
-            return Ok(paces.get(&self.window).cloned().unwrap_or_default());
+    async fn pace(&mut self, after: Option<i64>, made: &[(&'static str, Rows)]) -> Result<Rows, EngineError> {
+        let (name, sql) = PACE;
+        if let Some(known) = self.cut.get(&(name, after)) {
+            return Ok(known.clone());
         }
-        if let Some(known) = self.cut.get(&(PACE_TABLE, None)) {
+        let of_contents = made.iter().filter(|(name, _)| *name == CONTENT_PACE).cloned();
+        let tables: Vec<_> = of_contents.chain([(ACTIVITY, self.rows(ACTIVITY, after))]).collect();
+        let made = self.statements.pace.run(&tables).await.map_err(|error| query_error(sql, error))?;
+        let made = Arc::new(made);
+        self.cut.insert((name, after), made.clone());
+        Ok(made)
+    }
+
+    /// The table of this place in [`OF_EVERYBODY`].
+    pub async fn of_everybody(&mut self, place: usize) -> Result<Rows, EngineError> {
+        let (name, sql) = OF_EVERYBODY[place];
+        if let Some(learned) = &self.loaded.learned {
+            return Ok(learned.get(&(name, self.window)).cloned().unwrap_or_default());
+        }
+        if let Some(known) = self.cut.get(&(name, None)) {
             return Ok(known.clone());
         }
         let activity = self.rows(ACTIVITY, None);
-        let made = self.statements.pace.run(&[(ACTIVITY, activity)]).await.map_err(|error| query_error(PACE, error))?;
-        let made = Arc::new(made);
-        self.cut.insert((PACE_TABLE, None), made.clone());
+        let made = self.statements.of_everybody[place].run(&[(ACTIVITY, activity)]).await;
+        let made = Arc::new(made.map_err(|error| query_error(sql, error))?);
+        self.cut.insert((name, None), made.clone());
         Ok(made)
     }
 }
 
 impl WindowTables<'_> {
-    /// What the table `pace` has of these sessions.
-    pub async fn pace_of(mut self, sessions: &BTreeSet<&str>) -> Result<Rows, EngineError> {
-        let sessions: Sessions = sessions.iter().map(|&session| session.to_owned()).collect();
-        Ok(Arc::new(self.pace().await?.iter().map(|batch| of_sessions(batch, &sessions)).collect()))
-    }
-
     /// Who used these sessions, by session: `{"networks": {"different": 7, "most": [{…}]}, "countries": …}`.
     pub async fn who(&mut self, sessions: &BTreeSet<&str>) -> Result<HashMap<String, Map<String, Value>>, EngineError> {
         if sessions.is_empty() {
             return Ok(HashMap::new());
         }
         let rows = |message: String| EngineError::Rows { file: EVIDENCE.file, message };
-        let found = rows::texts_batch("session_id", sessions);
-        let tables = [(ACTIVITY, self.rows(ACTIVITY, None)), (FOUND, Arc::new(vec![found]))];
-        let made = self.statements.evidence.run(&tables).await.map_err(|error| query_error(EVIDENCE, error))?;
+        let found: Sessions = sessions.iter().map(|&session| session.to_owned()).collect();
+        let used = self.rows(ACTIVITY, None).iter().map(|batch| of_sessions(batch, &found)).collect();
+        let made = self
+            .statements
+            .evidence
+            .run(&[(ACTIVITY, Arc::new(used))])
+            .await
+            .map_err(|error| query_error(EVIDENCE, error))?;
         let mut who: HashMap<String, Map<String, Value>> = HashMap::new();
         for mut row in rows::to_json(&made).map_err(rows)? {
             let mut take = |column: &str| row.remove(column).unwrap_or_default();

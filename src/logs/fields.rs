@@ -235,9 +235,10 @@ impl<'a> Values<'a> {
             false => (Field::XHostHeader, Field::CsHost),
         };
         // Real-time logs put the query behind the path; elsewhere a path holds no question mark.
-        let (uri_stem, behind) = match get(Field::UriStem).ok_or("no path")?.split_once('?') {
-            Some((path, query)) => (path, Some(query).filter(|query| !query.is_empty())),
-            None => (get(Field::UriStem).ok_or("no path")?, None),
+        let uri_stem = get(Field::UriStem).ok_or("no path")?;
+        let (uri_stem, behind) = match memchr::memchr(b'?', uri_stem.as_bytes()) {
+            Some(end) => (&uri_stem[..end], Some(&uri_stem[end + 1..]).filter(|query| !query.is_empty())),
+            None => (uri_stem, None),
         };
         Ok(LogLine {
             time: times.read(self)?,

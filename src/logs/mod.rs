@@ -10,7 +10,7 @@ mod columnar;
 mod container;
 mod decode;
 pub mod fields;
-mod gunzip;
+pub mod gunzip;
 mod json;
 mod request;
 mod text;

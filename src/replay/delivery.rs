@@ -22,7 +22,7 @@ use super::{Revocation, suffices};
 use crate::config::Mode;
 use crate::decide::{Policy, Proposal, propose};
 use crate::detect::file::{Detector, Scope, Strength};
-use crate::detect::{Finding, Inspection, PACE_TABLE, catalog};
+use crate::detect::{Finding, Inspection, OF_EVERYBODY, catalog, depends_on};
 use crate::engine::{Engine, Sql, collect, fetch, replace, select, sql};
 use crate::history::Standing;
 use crate::ingest::tick;
@@ -139,7 +139,8 @@ pub async fn follow(
         .filter(|detector| detector.mode >= Mode::Count && speaking.contains(detector.name.as_str()))
         .map(|detector| Detector {
             scores_only: true,
-            others_by_pace: catalog::is_built_in(&detector.name) && detector.reads(PACE_TABLE),
+            others_are_learned: catalog::is_built_in(&detector.name)
+                && OF_EVERYBODY.iter().any(|(name, _)| depends_on(detector, name)),
             ..detector.clone()
         })
         .collect();
@@ -148,12 +149,12 @@ pub async fn follow(
         revocations.iter().map(|revocation| (revocation.session_id.as_str(), revocation.decided_at + lag)).collect();
     let mut inspection = Inspection::new(&warden.engine, &session, &detectors, &warden.config).await?;
     // A step is about these sessions, and what the others did does not change: it is learned once.
-    let needs_others = |detector: &Detector| detector.scope == Scope::All && !detector.others_by_pace;
+    let needs_others = |detector: &Detector| detector.scope == Scope::All && !detector.others_are_learned;
     let of_them = MemoryStore::default();
     let looked_at: &dyn Store = if detectors.iter().any(needs_others) {
         store
     } else {
-        inspection.learn_paces(&session, &looked_for, now).await?;
+        inspection.learn_of_everybody(&session, &looked_for, now).await?;
         copy_candidates(&session, &of_them).await?;
         &of_them
     };

@@ -33,8 +33,9 @@ use delivery::Delivery;
 use labels::{Evaluation, Labels};
 use sweep::{Combination, Grid, Sweep, Swept, is_of_trial};
 
-const ALL_FINDINGS: Sql = sql!("engine/all_findings.sql");
-const ALL_SESSIONS: Sql = sql!("engine/all_sessions.sql");
+const ALL_FINDINGS: Sql = sql!("replay/all_findings.sql");
+const ALL_FOUND: Sql = sql!("replay/all_found.sql");
+const COUNT_SESSIONS: Sql = sql!("replay/count_sessions.sql");
 
 /// What a replay found: the object of `replay --output json`.
 #[derive(Debug, Serialize)]
@@ -125,6 +126,8 @@ pub async fn replay(warden: &Warden, request: &Request<'_>, now: DateTime<Utc>) 
     let store = MemoryStore::default();
     let ingested = read(warden, request, &store, now).await?;
 
+    tracing::debug!("read after {:.2?}", started.elapsed());
+
     let mut detectors = warden.detectors.clone();
     detectors.extend(grid.trials.iter().cloned());
     if request.report {
@@ -138,19 +141,26 @@ pub async fn replay(warden: &Warden, request: &Request<'_>, now: DateTime<Utc>) 
     let detection = detect(&warden.engine, &store, &detectors, config, now, &run_id, &stage).await?;
     drop(stage);
 
+    tracing::debug!("detected after {:.2?}", started.elapsed());
     let session = warden.engine.session_over(&store, now).await?;
+    #[derive(Deserialize)]
+    struct Count {
+        sessions: u64,
+    }
+    let counts: Vec<Count> = fetch(&session, COUNT_SESSIONS, vec![]).await?;
+    let sessions = counts.first().map_or(0, |count| count.sessions);
+    register(&session, "candidates", ALL_FOUND, vec![]).await?;
+    let mut cases = cases(&session, &[]).await?;
     let findings: Vec<Finding> = fetch(&session, ALL_FINDINGS, vec![]).await?;
     let (tried, findings): (Vec<Finding>, Vec<Finding>) =
         findings.into_iter().partition(|finding| is_of_trial(&finding.detector));
-    register(&session, "candidates", ALL_SESSIONS, vec![]).await?;
-    let mut cases = cases(&session, &[]).await?;
     let tried_cases = take_trials(&mut cases);
-    let sessions = cases.len() as u64;
     let guard = Guard { mode: Mode::Enforce, ..config.guard.clone() };
     let policy = Policy::new(&guard, &warden.detectors, &config.allow);
     let mut revocations = revocations(&cases, &policy);
     let held = would_be_held(&revocations, &detection, &guard);
 
+    tracing::debug!("judged after {:.2?}", started.elapsed());
     let stage = if request.progress { Stage::steps("delivery") } else { Stage::hidden() };
     let delivery = delivery::follow(warden, &store, &policy, &cases, &mut revocations, now, &stage).await?;
     drop(stage);

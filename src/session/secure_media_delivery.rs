@@ -32,7 +32,8 @@ impl SecureMediaDelivery {
     /// path's beginning.
     pub fn identify<'a>(&self, request: &Request<'a>) -> Option<Found<'a>> {
         let path = request.path;
-        let (segment, _) = path.strip_prefix('/')?.split_once('/')?;
+        let segment = path.strip_prefix('/')?;
+        let segment = &segment[..memchr::memchr(b'/', segment.as_bytes())?];
         let rest = &path[1 + segment.len()..];
         let mut parts = segment.split('.');
         let (id, header, payload, signature) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);

@@ -5,6 +5,7 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
 
+use ahash::RandomState;
 use base64::Engine;
 use base64::alphabet::STANDARD;
 use base64::engine::DecodePaddingMode;
@@ -20,7 +21,7 @@ const MAX_PAYLOAD_BYTES: usize = 8_192;
 const REMEMBERED_PAYLOADS: usize = 4_096;
 const REMEMBERED_BYTES: usize = 1_024;
 
-thread_local!(static PAYLOADS: RefCell<HashMap<String, Option<Claims>>> = RefCell::default());
+thread_local!(static PAYLOADS: RefCell<HashMap<String, Option<Claims>, RandomState>> = RefCell::default());
 
 /// The claims of a token.
 pub type Claims = Rc<Map<String, Value>>;
