@@ -89,9 +89,9 @@ def data(generate, gigabytes):
     place = TARGET / f"bench-data-{gigabytes}"
     if not (place / "done").exists():
         shutil.rmtree(place, ignore_errors=True)
-        # Some 900 bytes a line, as the token is in the path, and 85 lines a session.
-        sessions = int(gigabytes * 12_900)
-        rows = int(gigabytes * 1_100_000 / 50)
+        # Some 900 bytes a line, as the token is in the path, and 175 lines a session.
+        sessions = int(gigabytes * 6_500)
+        rows = int(gigabytes * 1_140_000 / 50)
         options = {
             "out": place, "seed": 71, "sessions": sessions, "pirates": sessions // 100, "mix": "wide",
             "start": "2026-11-20T18:00:00Z", "duration": "2h", "views": "4m..20m", "object-rows": rows,

@@ -15,7 +15,8 @@ use tokio::sync::RwLock;
 use super::Finding;
 use super::file::{Detector, Scope, Strength};
 use super::result::{Found, run};
-use super::tables::{Learned, Loaded, Loader, OF_EVERYBODY, Statements, WindowTables, depends_on, sessions_in};
+use super::statement::Rows;
+use super::tables::{Learned, Loaded, Loader, Statements, WindowTables, sessions_in};
 use super::window::{Window, windows_over};
 use crate::allow::Spared;
 use crate::config::Config;
@@ -38,6 +39,8 @@ pub struct Detection {
     pub sessions: u64,
     /// How many sessions with new rows the evaluated windows held, by their ends, of each the longest.
     pub sessions_by_end: BTreeMap<DateTime<Utc>, u64>,
+    /// What detectors asked of everybody in each window.
+    pub learned: Learned,
     /// What the allow-list took out of what was evaluated; its sessions once each.
     pub spared: Spared,
     /// Detectors that failed, and why. Their windows are evaluated again next time.
@@ -190,6 +193,8 @@ struct InWindow {
     failed: Vec<(usize, String)>,
     /// Why it is not known who used what was found.
     without_who: Option<String>,
+    /// What detectors asked of everybody, by the name of the table.
+    learned: Vec<(&'static str, Rows)>,
 }
 
 /// Detectors that are ready to look at sessions, again and again.
@@ -242,6 +247,11 @@ impl<'a> Inspection<'a> {
             alone: RwLock::new(()),
         };
         Ok(Inspection { engine, config, bench: Arc::new(bench), learned: None })
+    }
+
+    /// Judges whoever is looked at by what an earlier detection learned of everybody, whatever the tables have of the others.
+    pub fn with_learned(self, learned: Learned) -> Self {
+        Inspection { learned: Some(Arc::new(learned)), ..self }
     }
 
     /// The windows that hold these minutes, each with the detectors that look at it, by their places.
@@ -311,6 +321,8 @@ impl<'a> Inspection<'a> {
                     evaluation.found.insert(key, finding);
                 }
                 evaluation.looked_at.extend(in_window.looked_at);
+                let learned = in_window.learned.into_iter().map(|(name, rows)| ((name, window), rows));
+                detection.learned.extend(learned);
                 for (index, seconds) in in_window.seconds {
                     detection.detectors.entry(detectors[index].name.clone()).or_default().seconds += seconds;
                 }
@@ -357,38 +369,6 @@ impl<'a> Inspection<'a> {
         let of_them = |finding: &Finding| looked_at.contains(finding.session_id.as_str());
         let found = evaluation.found.into_values().filter(of_them).collect();
         Ok((found, detection.failures))
-    }
-
-    /// Learns what detectors ask of everybody, in every window that holds a row of these sessions: whoever is looked at from now on
-    /// is judged by that, whatever the tables have of the others.
-    pub async fn learn_of_everybody(
-        &mut self,
-        session: &SessionContext,
-        looked_at: &BTreeSet<&str>,
-        now: DateTime<Utc>,
-    ) -> Result<(), DetectError> {
-        let minutes = touch(session, looked_at).await?;
-        let detectors = &self.bench.detectors;
-        let reads = |index: &usize| OF_EVERYBODY.iter().any(|(name, _)| depends_on(&detectors[*index], name));
-        let mut jobs = self.jobs(&minutes, &vec![i64::MIN; detectors.len()]);
-        jobs.values_mut().for_each(|indexes| indexes.retain(reads));
-        jobs.retain(|_, indexes| !indexes.is_empty());
-        let readers: Vec<&Detector> = (0..detectors.len()).filter(reads).map(|index| &detectors[index]).collect();
-        let mut loader = Loader::new(session, &readers, None, &self.config.allow, now);
-        let mut learned = Learned::new();
-        for chunk in chunks_by_hour(&jobs) {
-            let loaded = loader.show(chunk.start, chunk.end, &mut Spared::default()).await?;
-            for (window, indexes) in chunk.windows {
-                let mut cut = WindowTables::new(&loaded, &self.bench.statements, window);
-                for (place, (name, _)) in OF_EVERYBODY.into_iter().enumerate() {
-                    if indexes.iter().any(|&index| depends_on(&detectors[index], name)) {
-                        learned.insert((name, window), cut.of_everybody(place).await?);
-                    }
-                }
-            }
-        }
-        self.learned = Some(Arc::new(learned));
-        Ok(())
     }
 }
 
@@ -451,6 +431,7 @@ impl Bench {
                 HashMap::new()
             }
         };
+        in_window.learned = cut.learned();
         in_window.found = found
             .into_iter()
             .map(|(index, found)| {

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 pub use evaluate::{DetectError, Detection, DetectorStats, Inspection, detect, evaluations};
 use file::Strength;
-pub use tables::{OF_EVERYBODY, depends_on};
+pub use tables::{Learned, OF_EVERYBODY, depends_on};
 use window::Window;
 
 /// What a detector found of one session in one window: a row of `findings`.

@@ -412,8 +412,14 @@ impl<'a> WindowTables<'a> {
         Ok(made)
     }
 
+    /// The tables of [`OF_EVERYBODY`] that were made.
+    pub fn learned(&self) -> Vec<(&'static str, Rows)> {
+        let made = |(name, _): &(&'static str, Sql)| Some((*name, self.cut.get(&(*name, None))?.clone()));
+        OF_EVERYBODY.iter().filter_map(made).collect()
+    }
+
     /// The table of this place in [`OF_EVERYBODY`].
-    pub async fn of_everybody(&mut self, place: usize) -> Result<Rows, EngineError> {
+    async fn of_everybody(&mut self, place: usize) -> Result<Rows, EngineError> {
         let (name, sql) = OF_EVERYBODY[place];
         if let Some(learned) = &self.loaded.learned {
             return Ok(learned.get(&(name, self.window)).cloned().unwrap_or_default());

@@ -22,7 +22,7 @@ use super::{Revocation, suffices};
 use crate::config::Mode;
 use crate::decide::{Policy, Proposal, propose};
 use crate::detect::file::{Detector, Scope, Strength};
-use crate::detect::{Finding, Inspection, OF_EVERYBODY, catalog, depends_on};
+use crate::detect::{Finding, Inspection, Learned, OF_EVERYBODY, catalog, depends_on};
 use crate::engine::{Engine, Sql, collect, fetch, replace, select, sql};
 use crate::history::Standing;
 use crate::ingest::tick;
@@ -85,13 +85,15 @@ struct Arrived {
 }
 
 /// Tells of each revocation when its session was first shared and when it would have been blocked, and what that comes to.
-/// `store` has been filled in order of arrival.
+/// `store` has been filled in order of arrival; `learned` is what the detection over it asked of everybody.
+#[expect(clippy::too_many_arguments, reason = "all that a replay knows")]
 pub async fn follow(
     warden: &Warden,
     store: &dyn Store,
     policy: &Policy<'_>,
     cases: &[Case],
     revocations: &mut [Revocation],
+    learned: Learned,
     now: DateTime<Utc>,
     stage: &Stage,
 ) -> anyhow::Result<Delivery> {
@@ -147,18 +149,17 @@ pub async fn follow(
     let lag = TimeDelta::milliseconds((delivery.lag_seconds.median.unwrap_or(0.0) * 1_000.0) as i64);
     let decided =
         revocations.iter().map(|revocation| (revocation.session_id.as_str(), revocation.decided_at + lag)).collect();
-    let mut inspection = Inspection::new(&warden.engine, &session, &detectors, &warden.config).await?;
-    // A step is about these sessions, and what the others did does not change: it is learned once.
+    let inspection = Inspection::new(&warden.engine, &session, &detectors, &warden.config).await?;
+    // A step is about these sessions, and what the others did does not change: the detection has learned it.
     let needs_others = |detector: &Detector| detector.scope == Scope::All && !detector.others_are_learned;
     let of_them = MemoryStore::default();
-    let looked_at: &dyn Store = if detectors.iter().any(needs_others) {
-        store
+    let (inspection, store): (_, &dyn Store) = if detectors.iter().any(needs_others) {
+        (inspection, store)
     } else {
-        inspection.learn_of_everybody(&session, &looked_for, now).await?;
         copy_candidates(&session, &of_them).await?;
-        &of_them
+        (inspection.with_learned(learned), &of_them)
     };
-    let passes = Passes { warden, inspection, store: looked_at, policy, now, of_batch };
+    let passes = Passes { warden, inspection, store, policy, now, of_batch };
     let proposals = passes.search(&session, &decided, stage).await?;
     let mut times = Vec::new();
     for revocation in revocations.iter_mut() {

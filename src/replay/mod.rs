@@ -138,7 +138,7 @@ pub async fn replay(warden: &Warden, request: &Request<'_>, now: DateTime<Utc>) 
     }
     let stage = if request.progress { Stage::steps("detect") } else { Stage::hidden() };
     let run_id = uuid::Uuid::new_v4().to_string();
-    let detection = detect(&warden.engine, &store, &detectors, config, now, &run_id, &stage).await?;
+    let mut detection = detect(&warden.engine, &store, &detectors, config, now, &run_id, &stage).await?;
     drop(stage);
 
     tracing::debug!("detected after {:.2?}", started.elapsed());
@@ -162,7 +162,8 @@ pub async fn replay(warden: &Warden, request: &Request<'_>, now: DateTime<Utc>) 
 
     tracing::debug!("judged after {:.2?}", started.elapsed());
     let stage = if request.progress { Stage::steps("delivery") } else { Stage::hidden() };
-    let delivery = delivery::follow(warden, &store, &policy, &cases, &mut revocations, now, &stage).await?;
+    let learned = std::mem::take(&mut detection.learned);
+    let delivery = delivery::follow(warden, &store, &policy, &cases, &mut revocations, learned, now, &stage).await?;
     drop(stage);
 
     let findings = highest(findings)?;
