@@ -295,6 +295,8 @@ mod tests {
             ("SELECT 1.0 AS score FROM activity", 12, "session_id"),
             ("SELECT session_id, nofunction(1) AS score FROM activity", 12, "nofunction"),
             ("SELECT * FROM '/etc/passwd'", 12, ""),
+            ("SELECT session_id,\n  segments_per_minute AS score\nFROM pace", 14, "scope = \"all\""),
+            ("SELECT referer_host AS session_id, sessions AS score\nFROM referer_hosts", 13, "scope = \"all\""),
         ] {
             let error = compiled(sql).await.expect_err(sql);
             assert!(error.message.contains(part), "{sql}: {error}");
