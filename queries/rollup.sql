@@ -1,5 +1,5 @@
 -- Rolls the requests of some log objects up to rows of the stored table `activity`.
--- In:  requests, of whole log objects (a very large object comes in parts, cut at fixed row counts).
+-- In:  requests, of whole log objects (a very large object comes in parts).
 -- Out: the columns of stored_activity without batch. Every measure is a sum, a minimum or a maximum,
 --      and a log object contributes the same whatever objects come with it.
 WITH fetched AS (

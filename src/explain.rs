@@ -137,7 +137,7 @@ pub async fn explain(
     }
     let networks = by_network(fetch(&session, NETWORKS, of_session()).await?);
     let relaxed: Vec<Detector> = warden.detectors.iter().map(|detector| detector.relaxed(0.0)).collect();
-    let (near, _) = Inspection::new(&warden.engine, &session, &relaxed, &warden.config)
+    let (near, _) = Inspection::new(&warden.engine, &session, &relaxed, &warden.config, false)
         .await?
         .look_at(&session, &BTreeSet::from([session_id]), now)
         .await?;

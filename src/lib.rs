@@ -3,7 +3,7 @@
 //!
 //! ```text
 //!  source, logs, session, geo     log objects to rows of `requests`
-//!  ingest    queries/rollup*.sql  requests to `activity` and its companions, in batches
+//!  ingest (as queries/rollup*.sql) requests to `activity` and its companions, in batches
 //!  detect    queries/detectors    activity to `findings`, one sliding window at a time
 //!  decide, history                findings to events of `revocations`
 //!  waf                            active revocations to rules of the WAF rule group

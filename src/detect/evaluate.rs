@@ -10,7 +10,6 @@ use datafusion::common::runtime::SpawnedTask;
 use datafusion::prelude::SessionContext;
 use futures::{StreamExt, stream};
 use serde::{Deserialize, Serialize};
-use tokio::sync::RwLock;
 
 use super::Finding;
 use super::file::{Detector, Scope, Strength};
@@ -39,7 +38,7 @@ pub struct Detection {
     pub sessions: u64,
     /// How many sessions with new rows the evaluated windows held, by their ends, of each the longest.
     pub sessions_by_end: BTreeMap<DateTime<Utc>, u64>,
-    /// What detectors asked of everybody in each window.
+    /// What detectors asked of everybody in each window, if that was to be kept.
     pub learned: Learned,
     /// What the allow-list took out of what was evaluated; its sessions once each.
     pub spared: Spared,
@@ -103,7 +102,9 @@ type Key = (String, String, Window);
 /// The detectors, by their places, that look at a window.
 type Jobs = BTreeMap<Window, Vec<usize>>;
 
-/// Evaluates what was ingested since each detector last ran, and appends what is new to `findings`.
+/// Evaluates what was ingested since each detector last ran, and appends what is new to `findings`. With `keeps_learned` it tells
+/// what detectors asked of everybody.
+#[expect(clippy::too_many_arguments, reason = "all that a detection knows")]
 pub async fn detect(
     engine: &Engine,
     store: &dyn Store,
@@ -112,6 +113,7 @@ pub async fn detect(
     now: DateTime<Utc>,
     run_id: &str,
     stage: &Stage,
+    keeps_learned: bool,
 ) -> Result<Detection, DetectError> {
     let mut detection = Detection::default();
     for detector in detectors {
@@ -133,7 +135,7 @@ pub async fn detect(
     let session = engine.session_over(store, now).await?;
     register(&session, "touched", TOUCHED, vec![("after", ScalarValue::Int64(Some(first)))]).await?;
     let minutes: Vec<TouchedMinute> = fetch(&session, TOUCHED_MINUTES, vec![]).await?;
-    let inspection = Inspection::new(engine, &session, detectors, config).await?;
+    let inspection = Inspection::new(engine, &session, detectors, config, keeps_learned).await?;
     let jobs = inspection.jobs(&minutes, &after);
     let known = stored_findings(&session, &jobs).await?;
     let Evaluation { found, looked_at, failed } =
@@ -210,10 +212,7 @@ pub struct Inspection<'a> {
 struct Bench {
     detectors: Vec<Detector>,
     statements: Statements,
-    /// `[engine] memory`.
-    memory_bytes: usize,
-    /// Queries share it; one that took too much memory has it to itself when it is tried again.
-    alone: RwLock<()>,
+    keeps_learned: bool,
 }
 
 /// A window, and what its evaluation depends on.
@@ -232,20 +231,17 @@ struct Task {
 }
 
 impl<'a> Inspection<'a> {
-    /// `session` has the public tables; others with these tables may be looked at.
+    /// `session` has the public tables; others with these tables may be looked at. With `keeps_learned` a detection tells what
+    /// it asked of everybody.
     pub async fn new(
         engine: &'a Engine,
         session: &SessionContext,
         detectors: &[Detector],
         config: &'a Config,
+        keeps_learned: bool,
     ) -> Result<Self, DetectError> {
         let statements = Statements::new(engine, session, detectors, &config.lists).await?;
-        let bench = Bench {
-            detectors: detectors.to_vec(),
-            statements,
-            memory_bytes: engine.memory_bytes(),
-            alone: RwLock::new(()),
-        };
+        let bench = Bench { detectors: detectors.to_vec(), statements, keeps_learned };
         Ok(Inspection { engine, config, bench: Arc::new(bench), learned: None })
     }
 
@@ -395,9 +391,12 @@ impl Bench {
                     continue;
                 }
             };
+            if detector.scope == Scope::Session && !detector.scores_only {
+                let sessions = cut.sessions(detector.scope, after[index]).len() as u64;
+                in_window.sessions = in_window.sessions.max(Some(sessions));
+            }
             let started = Instant::now();
-            let statement = self.statements.detector(index);
-            let result = run(&self.alone, self.memory_bytes, statement, detector, window, &rows, &run_id).await;
+            let result = run(&self.statements, index, detector, window, &rows, &run_id).await;
             let findings = match result {
                 Ok(findings) => findings,
                 Err(reason) => {
@@ -406,10 +405,6 @@ impl Bench {
                 }
             };
             in_window.seconds.push((index, started.elapsed().as_secs_f64()));
-            if detector.scope == Scope::Session && !detector.scores_only {
-                let sessions = cut.sessions(detector.scope, after[index]).len() as u64;
-                in_window.sessions = in_window.sessions.max(Some(sessions));
-            }
             let of_detector = known.iter().filter(|(_, name, _)| *name == detector.name);
             for key in of_detector {
                 if cut.sessions(detector.scope, after[index]).contains(&key.0) {
@@ -431,7 +426,9 @@ impl Bench {
                 HashMap::new()
             }
         };
-        in_window.learned = cut.learned();
+        if self.keeps_learned {
+            in_window.learned = cut.learned();
+        }
         in_window.found = found
             .into_iter()
             .map(|(index, found)| {

@@ -6,13 +6,14 @@ use arrow::array::{Array, AsArray};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Float64Type};
 use arrow::record_batch::RecordBatch;
+use datafusion::common::DataFusionError;
 use serde_json::{Map, Value};
-use tokio::sync::RwLock;
 
 use super::Finding;
 use super::file::{Detector, Strength};
-use super::memory_watch::watched;
-use super::statement::{Rows, Statement};
+use super::memory_watch::TooMuchMemory;
+use super::statement::Rows;
+use super::tables::Statements;
 use super::window::Window;
 use crate::rows::{self, texts};
 
@@ -33,31 +34,19 @@ impl Found {
     }
 }
 
-/// Runs one detector on one window, beside others that share `alone`. The error is for people: it says what was wrong with the
-/// result.
+/// Runs one detector, by its place, on one window. The error is for people: it says what was wrong with the result.
 pub async fn run(
-    alone: &RwLock<()>,
-    memory_bytes: usize,
-    statement: &Statement,
+    statements: &Statements,
+    index: usize,
     detector: &Detector,
     window: Window,
     rows: &[(&'static str, Rows)],
     run_id: &str,
 ) -> Result<Vec<Found>, String> {
-    let limit = 2 * memory_bytes;
-    let beside_others = {
-        let _shared = alone.read().await;
-        watched(limit, statement.run(rows)).await
-    };
-    let batches = match beside_others {
-        // Another one may have taken it.
-        Err(_) => {
-            let _alone = alone.write().await;
-            watched(limit, statement.run(rows)).await.map_err(|error| error.to_string())?
-        }
-        Ok(batches) => batches,
-    };
-    let batches = batches.map_err(|error| error.strip_backtrace())?;
+    let batches = statements.run(statements.detector(index), rows).await.map_err(|error| match error {
+        DataFusionError::External(error) if error.is::<TooMuchMemory>() => error.to_string(),
+        error => error.strip_backtrace(),
+    })?;
     let mut findings: HashMap<String, Found> = HashMap::new();
     for batch in &batches {
         for found in read_findings(batch, detector, window, run_id)? {

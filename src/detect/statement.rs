@@ -20,6 +20,7 @@ use datafusion::physical_plan::streaming::{PartitionStream, StreamingTableExec};
 use datafusion::physical_plan::{ExecutionPlan, SendableRecordBatchStream, collect};
 use datafusion::prelude::SessionContext;
 use futures::stream;
+use tokio::sync::Mutex;
 
 /// The rows of a window: of a table, shared by all statements that see the same.
 pub type Rows = Arc<Vec<RecordBatch>>;
@@ -28,6 +29,8 @@ pub type Rows = Arc<Vec<RecordBatch>>;
 pub struct Statement {
     plan: Arc<dyn ExecutionPlan>,
     context: Arc<TaskContext>,
+    /// Whoever runs it, where its runs share something: one at a time.
+    turn: Option<Arc<Mutex<()>>>,
 }
 
 /// The rows of a run, by table.
@@ -44,7 +47,8 @@ impl Statement {
             session.register_table(name, Arc::new(WindowTable { name, schema }))?;
         }
         let plan = select(&session).await?.create_physical_plan().await?;
-        Ok(Statement { plan, context: session.task_ctx() })
+        let turn = shares_results(&plan).then(Arc::default);
+        Ok(Statement { plan, context: session.task_ctx(), turn })
     }
 
     /// The columns of its result.
@@ -52,16 +56,31 @@ impl Statement {
         self.plan.schema()
     }
 
-    /// Runs it on the rows of a window; a table that is not named has none. Several may run at once; one that is dropped ends.
+    /// Runs it on the rows of a window; a table that is not named has none. It may be run several times at once; a run that is
+    /// dropped ends.
     pub async fn run(&self, rows: &[(&'static str, Rows)]) -> Result<Vec<RecordBatch>, DataFusionError> {
         let rows = RunRows(rows.iter().cloned().collect());
         let config = self.context.session_config().clone().with_extension(Arc::new(rows));
         let context = TaskContext::default().with_session_config(config).with_runtime(self.context.runtime_env());
+        let turn = match &self.turn {
+            Some(turn) => Some(turn.clone().lock_owned().await),
+            None => None,
+        };
         // What a plan's operators have gathered belongs to one run.
         let plan = reset_plan_states(self.plan.clone())?;
-        let running = SpawnedTask::spawn(collect(plan, Arc::new(context)));
+        let running = SpawnedTask::spawn(async move {
+            let batches = collect(plan, Arc::new(context)).await;
+            drop(turn);
+            batches
+        });
         running.join().await.map_err(|error| DataFusionError::External(Box::new(error)))?
     }
+}
+
+/// DataFusion 55 puts the result of a subquery that gives one value where all copies of a plan find it, and reset as well: beside
+/// another run a window would be judged by that one's value.
+fn shares_results(plan: &Arc<dyn ExecutionPlan>) -> bool {
+    plan.name() == "ScalarSubqueryExec" || plan.children().into_iter().any(shares_results)
 }
 
 /// A table whose rows are those of the run at hand.
@@ -153,5 +172,31 @@ mod tests {
         assert_eq!(run(&[row("d", 3)]).await, [("\"d\"".to_owned(), 3)]);
         assert_eq!(statement.run(&[]).await.unwrap().iter().map(RecordBatch::num_rows).sum::<usize>(), 0);
         assert_eq!(run(&[row("a", 5), row("a", 2), row("b", 9), row("c", 1)]).await, first);
+    }
+
+    /// A window is judged by its own values, whatever runs beside it.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn runs_beside_each_other_share_nothing() {
+        let schema = Table::Refusals.schema().public();
+        let batch = |from: i64| {
+            let row = |n: i64| serde_json::json!({"minute": "2026-11-20T19:00:00Z", "session_id": format!("s{n}"), "requests": n, "networks": 1});
+            rows::encode(schema.clone(), &(from..from + 100).map(row).collect::<Vec<_>>()).unwrap()
+        };
+        let of = |start: i64| -> Rows { Arc::new((0..40).map(|n| batch(start + n * 100)).collect()) };
+        let text =
+            "SELECT session_id, requests AS score FROM refusals WHERE requests > (SELECT AVG(requests) FROM refusals)";
+        let engine = Engine::new(&Default::default()).unwrap();
+        let tables = vec![("refusals", schema.clone())];
+        let session = engine.session_of_one_thread();
+        let statement = Statement::new(session, tables, async |session| select(session, text).await).await.unwrap();
+        let found = async |rows: &Rows| {
+            let batches = statement.run(&[("refusals", rows.clone())]).await.unwrap();
+            batches.iter().map(RecordBatch::num_rows).sum::<usize>()
+        };
+        let (low, high) = (of(0), of(1_000_000));
+        for _ in 0..30 {
+            let both = tokio::join!(found(&low), found(&high), found(&low), found(&high));
+            assert_eq!(both, (2_000, 2_000, 2_000, 2_000));
+        }
     }
 }

@@ -9,14 +9,16 @@ use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef, TimeUnit, 
 use arrow::error::ArrowError;
 use arrow::record_batch::RecordBatch;
 use chrono::{DateTime, TimeDelta, Utc};
-use datafusion::common::ScalarValue;
+use datafusion::common::{DataFusionError, ScalarValue};
 use datafusion::datasource::MemTable;
 use datafusion::prelude::SessionContext;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
+use tokio::sync::RwLock;
 
 use super::catalog;
 use super::file::{Detector, Scope};
+use super::memory_watch::{TooMuchMemory, watched};
 use super::statement::{Rows, Statement};
 use super::window::Window;
 use crate::allow::{AllowList, Spared};
@@ -205,7 +207,9 @@ impl<'a> Loader<'a> {
         }
         if self.delivers {
             let sql = if self.all && !takes_requests { DELIVERIES_BETWEEN } else { DELIVERIES_OF_LOADED };
-            self.register_loaded(&new).await?;
+            let activity = session.table(ACTIVITY).await.map_err(|error| query_error(sql, error))?;
+            let schema = Arc::new(activity.schema().as_arrow().clone());
+            replace(session, "loaded_activity", schema, new.0.clone()).map_err(|error| query_error(sql, error))?;
             self.loaded.deliveries.load(session, sql, span).await?;
         }
         self.loaded.activity.0.extend(new.0);
@@ -213,15 +217,7 @@ impl<'a> Loader<'a> {
         self.loaded.touched.load(session, TOUCHED_BETWEEN, span).await
     }
 
-    /// Makes the table `loaded_activity`.
-    async fn register_loaded(&self, rows: &Minutes) -> Result<(), EngineError> {
-        let table = self.session.table(ACTIVITY).await.map_err(|error| query_error(DELIVERIES_OF_LOADED, error))?;
-        let schema = Arc::new(table.schema().as_arrow().clone());
-        replace(self.session, "loaded_activity", schema, rows.0.clone())
-            .map_err(|error| query_error(DELIVERIES_OF_LOADED, error))
-    }
-
-    /// The sessions that somebody merely names while others use them.
+    /// The sessions that somebody merely names while others use them, whatever the allow-list takes out.
     async fn named_by_others(&self, span: Span) -> Result<Sessions, EngineError> {
         let has_unbound =
             |batch: &RecordBatch| batch.column_by_name("bound").expect("it is selected").as_boolean().has_false();
@@ -232,7 +228,6 @@ impl<'a> Loader<'a> {
         struct Row {
             session_id: String,
         }
-        self.register_loaded(&self.loaded.activity).await?;
         let rows: Vec<Row> = fetch(self.session, NAMED_BY_OTHERS, span.parameters()).await?;
         Ok(rows.into_iter().map(|row| row.session_id).collect())
     }
@@ -270,6 +265,10 @@ pub struct Statements {
     of_everybody: Vec<Statement>,
     pace: Statement,
     evidence: Statement,
+    /// Beyond which growth of the process a run is stopped.
+    limit_bytes: usize,
+    /// Runs share it; one that lacked memory beside the others has it to itself when it is tried again.
+    alone: RwLock<()>,
 }
 
 impl Statements {
@@ -309,7 +308,36 @@ impl Statements {
             // It was compiled at the start: what fails now is the engine.
             statements.push(planned.await.map_err(|error| query_error(EVIDENCE, error))?);
         }
-        Ok(Statements { detectors: statements, of_everybody, pace, evidence })
+        let limit_bytes = 2 * engine.memory_bytes();
+        Ok(Statements { detectors: statements, of_everybody, pace, evidence, limit_bytes, alone: RwLock::new(()) })
+    }
+
+    /// Runs one of the statements, beside others; alone where memory did not suffice for that.
+    pub async fn run(
+        &self,
+        statement: &Statement,
+        rows: &[(&'static str, Rows)],
+    ) -> Result<Vec<RecordBatch>, DataFusionError> {
+        let watched = async || match watched(self.limit_bytes, statement.run(rows)).await {
+            Ok(batches) => batches,
+            Err(error) => Err(DataFusionError::External(Box::new(error))),
+        };
+        let lacks_memory = |error: &DataFusionError| match error.find_root() {
+            DataFusionError::ResourcesExhausted(_) => true,
+            DataFusionError::External(error) => error.is::<TooMuchMemory>(),
+            _ => false,
+        };
+        let beside_others = {
+            let _shared = self.alone.read().await;
+            watched().await
+        };
+        match beside_others {
+            Err(error) if lacks_memory(&error) => {
+                let _alone = self.alone.write().await;
+                watched().await
+            }
+            result => result,
+        }
     }
 
     pub fn detector(&self, index: usize) -> &Statement {
@@ -406,7 +434,8 @@ impl<'a> WindowTables<'a> {
         }
         let of_contents = made.iter().filter(|(name, _)| *name == CONTENT_PACE).cloned();
         let tables: Vec<_> = of_contents.chain([(ACTIVITY, self.rows(ACTIVITY, after))]).collect();
-        let made = self.statements.pace.run(&tables).await.map_err(|error| query_error(sql, error))?;
+        let made =
+            self.statements.run(&self.statements.pace, &tables).await.map_err(|error| query_error(sql, error))?;
         let made = Arc::new(made);
         self.cut.insert((name, after), made.clone());
         Ok(made)
@@ -428,7 +457,7 @@ impl<'a> WindowTables<'a> {
             return Ok(known.clone());
         }
         let activity = self.rows(ACTIVITY, None);
-        let made = self.statements.of_everybody[place].run(&[(ACTIVITY, activity)]).await;
+        let made = self.statements.run(&self.statements.of_everybody[place], &[(ACTIVITY, activity)]).await;
         let made = Arc::new(made.map_err(|error| query_error(sql, error))?);
         self.cut.insert((name, None), made.clone());
         Ok(made)

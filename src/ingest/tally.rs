@@ -23,7 +23,7 @@ use crate::schema::Table;
 use crate::session::component::Component;
 use crate::viewer;
 
-/// Bytes of what is remembered only while an object is read (paths, refused ids), beyond which the object goes on as another
+/// Bytes of what is remembered only while an object is read (paths, agents, refused ids), beyond which the object goes on as another
 /// part: its segments are counted anew, and its most refused ids are others. It bounds memory.
 const PART_BYTES: usize = 64 << 20;
 
@@ -87,7 +87,7 @@ struct ActivityKey {
 struct Activity {
     distribution: Option<Id>,
     derived: bool,
-    ip: Option<Id>,
+    ip: Option<IpAddr>,
     device: &'static str,
     network_type: Option<NetworkType>,
     latitude: Option<f64>,
@@ -155,14 +155,14 @@ struct Path {
 /// What is remembered only while an object is read.
 #[derive(Default)]
 struct Reading {
-    addresses: Map<IpAddr, (Id, Id)>,
+    addresses: Map<IpAddr, Id>,
     agents: Map<Box<str>, (Id, &'static str)>,
     referers: Map<Box<str>, Option<Id>>,
     paths: IndexMap<Box<str>, Path, RandomState>,
     /// The rows of activity and the paths of segments that were fetched.
     fetched: Set<(u32, u32)>,
     refused: Refused,
-    /// Of what an attacker can make grow without rows of `activity`, about.
+    /// Of all that, about: an attacker can make it grow without rows of `activity`.
     bytes: usize,
 }
 
@@ -233,18 +233,21 @@ impl Tally {
         let texts = &mut self.texts;
         let reading = &mut self.reading;
         let session = texts.id(&found.id);
-        let address = request.address.map(|address| {
-            *reading
-                .addresses
-                .entry(address)
-                .or_insert_with(|| (texts.id(&viewer::network(address)), texts.id(&address.to_string())))
+        let network = request.address.map(|address| match reading.addresses.get(&address) {
+            Some(known) => *known,
+            None => {
+                let network = texts.id(&viewer::network(address));
+                reading.bytes += 64;
+                reading.addresses.insert(address, network);
+                network
+            }
         });
-        let (network, ip) = address.unzip();
         let agent = line.user_agent.map(|field| match reading.agents.get(field) {
             Some(known) => *known,
             None => {
                 let agent = user_agent(field);
                 let known = (texts.id(&agent), viewer::device(Some(&agent)));
+                reading.bytes += 64 + field.len();
                 reading.agents.insert(field.into(), known);
                 known
             }
@@ -293,7 +296,7 @@ impl Tally {
         let activity = Activity {
             distribution,
             derived: found.derived,
-            ip,
+            ip: request.address,
             device: agent.map_or_else(|| viewer::device(None), |(_, device)| device),
             network_type: place.network_type,
             latitude: place.position.map(|position| position.latitude),
@@ -346,8 +349,7 @@ impl Tally {
                 content: key.content.map(id),
                 ..key
             };
-            let activity =
-                Activity { distribution: activity.distribution.map(id), ip: activity.ip.map(id), ..activity };
+            let activity = Activity { distribution: activity.distribution.map(id), ..activity };
             let texts = &self.texts;
             self.activity.entry(key).and_modify(|known| known.add(&activity, texts)).or_insert(activity);
         }
@@ -388,7 +390,7 @@ impl Activity {
     fn add(&mut self, other: &Activity, texts: &Texts) {
         self.distribution = texts.min(self.distribution, other.distribution);
         self.derived |= other.derived;
-        self.ip = texts.min(self.ip, other.ip);
+        self.ip = lesser_address(self.ip, other.ip);
         self.device = self.device.min(other.device);
         self.network_type = lesser(self.network_type, other.network_type);
         self.latitude = least(self.latitude, other.latitude, f64::min);
@@ -460,6 +462,11 @@ fn least<T>(a: Option<T>, b: Option<T>, min: impl FnOnce(T, T) -> T) -> Option<T
 /// By name, as MIN of SQL has it.
 fn lesser(a: Option<NetworkType>, b: Option<NetworkType>) -> Option<NetworkType> {
     least(a, b, |a, b| if a.name() <= b.name() { a } else { b })
+}
+
+/// By text, as MIN of SQL has it.
+fn lesser_address(a: Option<IpAddr>, b: Option<IpAddr>) -> Option<IpAddr> {
+    least(a, b, |a, b| if a == b || a.to_string() <= b.to_string() { a } else { b })
 }
 
 fn minute(time: i64) -> i64 {
@@ -548,7 +555,7 @@ fn activity_columns(texts: &Texts, rows: &[(&ActivityKey, &Activity)]) -> Column
         ("distribution", strings(values().map(|row| text(row.distribution)))),
         ("bound", bools(keys().map(|key| key.bound))),
         ("derived", bools(values().map(|row| row.derived))),
-        ("ip", strings(values().map(|row| text(row.ip)))),
+        ("ip", strings(values().map(|row| row.ip.map(|ip| ip.to_string())))),
         ("device", strings(values().map(|row| Some(row.device)))),
         ("network_type", strings(values().map(|row| row.network_type.map(NetworkType::name)))),
         ("latitude", floats(values().map(|row| row.latitude))),
@@ -763,21 +770,42 @@ mod tests {
         assert_eq!(refusals.iter().filter(in_first).count(), 101, "a hundred and the rest");
     }
 
-    /// What grows with the paths and with refused ids is let go of.
+    /// Whatever a viewer can vary without a row of its own in `activity` is let go of in time.
     #[test]
     fn memory_is_bounded_by_parts() {
-        let mut tally = Tally::default();
-        let mut text = FIELDS.to_owned();
-        for n in (0..2_000).chain([0]) {
-            let path = "x".repeat(500);
-            text += &format!(
-                "2026-11-20\t19:00:00\tLHR61\t9\t198.18.0.1\tGET\td1.cloudfront.net\t/Session00001.e30.{}.c2ln/{path}/{n}.ts\t200\t-\t-\t-\t-\tHit\n",
+        let line = |ip: &str, session: &str, path: &str, status: u16, agent: &str| {
+            format!(
+                "2026-11-20\t19:00:00\tLHR61\t9\t{ip}\tGET\td1.cloudfront.net\t/{session}.e30.{}.c2ln/a/{path}.ts\t{status}\t-\t{agent}\t-\t-\tHit\n",
                 PAYLOADS[0]
-            );
+            )
+        };
+        let usual = line("198.18.0.1", "Session00001", "usual", 200, "Kodi");
+        let varied: [&dyn Fn(usize) -> String; 4] = [
+            &|n| line("198.18.0.1", "Session00001", &n.to_string(), 200, "Kodi"),
+            &|n| line("198.18.0.1", &format!("Session{n:05}"), "usual", 403, "Kodi"),
+            &|n| line(&format!("2001:db8::{n:x}"), "Session00001", "usual", 200, "Kodi"),
+            // None of these bytes is text: the agent is the same.
+            &|n| {
+                let bytes: String = (0..8).map(|digit| format!("%F{:X}", 8 + (n >> (3 * digit)) % 8)).collect();
+                line("198.18.0.1", "Session00001", "usual", 200, &bytes)
+            },
+        ];
+        for (place, varied) in varied.into_iter().enumerate() {
+            let lines = |count: usize| -> String { (1..=count).map(varied).collect() };
+            let segments_of_usual = |count: usize, room: usize| {
+                let mut tally = Tally::default();
+                tally.reading.bytes = PART_BYTES - room;
+                let text = format!("{FIELDS}{usual}{}{usual}", lines(count));
+                read_object(text.as_bytes(), "a", &LogForm::default(), &context(), &mut tally).unwrap();
+                let usual = tally
+                    .activity
+                    .iter()
+                    .find(|(key, _)| key.network.map(|id| tally.texts.get(id)) == Some("198.18.0.1"));
+                usual.unwrap().1.segments
+            };
+            let new = if place == 0 { 300 } else { 0 };
+            assert_eq!(segments_of_usual(300, 1 << 20), 1 + new, "{place}: one part");
+            assert_eq!(segments_of_usual(300, 10_000), 2 + new, "{place}: the same segment again, in another part");
         }
-        tally.reading.bytes = PART_BYTES - 1_000_000;
-        read_object(text.as_bytes(), "a", &LogForm::default(), &context(), &mut tally).unwrap();
-        let segments: i64 = tally.activity.values().map(|row| row.segments).sum();
-        assert_eq!(segments, 2_001, "the first one again, in another part");
     }
 }

@@ -224,7 +224,7 @@ impl Anew {
             return Ok(Anew::default());
         }
         let looked_at: BTreeSet<&str> = findings.keys().map(String::as_str).collect();
-        let (found, failures) = Inspection::new(&warden.engine, session, &warden.detectors, &warden.config)
+        let (found, failures) = Inspection::new(&warden.engine, session, &warden.detectors, &warden.config, false)
             .await?
             .look_at(session, &looked_at, now)
             .await?;

@@ -149,8 +149,9 @@ pub async fn follow(
     let lag = TimeDelta::milliseconds((delivery.lag_seconds.median.unwrap_or(0.0) * 1_000.0) as i64);
     let decided =
         revocations.iter().map(|revocation| (revocation.session_id.as_str(), revocation.decided_at + lag)).collect();
-    let inspection = Inspection::new(&warden.engine, &session, &detectors, &warden.config).await?;
-    // A step is about these sessions, and what the others did does not change: the detection has learned it.
+    let inspection = Inspection::new(&warden.engine, &session, &detectors, &warden.config, false).await?;
+    // A step is about these sessions, and what the others did does not change: the detection has learned it, with all that these
+    // sessions did, which is little among everybody.
     let needs_others = |detector: &Detector| detector.scope == Scope::All && !detector.others_are_learned;
     let of_them = MemoryStore::default();
     let (inspection, store): (_, &dyn Store) = if detectors.iter().any(needs_others) {

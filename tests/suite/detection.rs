@@ -7,7 +7,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use crate::model;
-use crate::support::{Place, fixtures, line, shared};
+use crate::support::{Place, fixtures, line, shared, unbound};
 
 #[test]
 fn replay_finds_every_labelled_pirate_and_no_benign_viewer() {
@@ -204,12 +204,7 @@ fn a_session_found_again_is_extended_and_one_that_comes_back_is_blocked_for_long
 #[test]
 fn an_unbound_session_is_observed_unless_the_config_says_otherwise() {
     let place = Place::new("");
-    // {"ssn":false,"exp":1795219200}
-    let unbound: Vec<String> = shared("SharedSess01", 20, 10, 12)
-        .iter()
-        .map(|line| line.replace("eyJzc24iOnRydWUsImV4cCI6MTc5NTIxOTIwMH0", "eyJzc24iOmZhbHNlLCJleHAiOjE3OTUyMTkyMDB9"))
-        .collect();
-    place.write_log("E1.2026-11-20-20.aaaa.gz", &unbound);
+    place.write_log("E1.2026-11-20-20.aaaa.gz", &unbound(&shared("SharedSess01", 20, 10, 12)));
     let summary = place.json(0, &["run", "--output", "json"]);
     assert_eq!((&summary["revoked"], &summary["observed"]), (&json!(0), &json!(1)));
     let reason = &place.query("SELECT reason FROM revocations")[0]["reason"];
@@ -426,6 +421,24 @@ fn the_allow_list_spares_and_restores_and_says_so() {
     assert_eq!(place.query("SELECT session_id FROM active_revocations"), [json!({"session_id": "SharedSess02"})]);
     let again = place.json(0, &["run", "--now", "2026-11-20T21:06:00Z", "--output", "json"]);
     assert_eq!((&again["restored"], &again["revoked"]), (&json!(0), &json!(0)));
+}
+
+/// Who merely names a session that others use with its token is somebody else, even if the allow-list takes those others out.
+#[test]
+fn what_the_allow_list_takes_out_still_tells_whose_session_it_is() {
+    let probes = "[guard]\nenforce_unbound = true\n[[allow]]\nnetwork = \"198.18.7.7\"\nreason = \"our probes\"\n";
+    let place = Place::new(probes);
+    let probe: Vec<String> = (0..6)
+        .map(|second| line(&format!("20:10:0{second}"), "198.18.7.7", "SharedSess01", second, 200, "probe"))
+        .collect();
+    let named = unbound(&shared("SharedSess01", 20, 10, 12));
+    place.write_log("E1.2026-11-20-20.aaaa.gz", &[probe, named.clone()].concat());
+    let summary = place.json(0, &["run", "--output", "json"]);
+    assert_eq!((&summary["revoked"], &summary["observed"]), (&json!(0), &json!(0)), "{summary}");
+    // Without the probe there is nobody else.
+    let alone = Place::new(probes);
+    alone.write_log("E1.2026-11-20-20.aaaa.gz", &named);
+    assert_eq!(alone.json(0, &["run", "--output", "json"])["revoked"], 1);
 }
 
 /// A person looks at what is held, adds what is innocent to the allow-list, and lets the rest through.

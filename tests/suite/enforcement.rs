@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use crate::aws::{foreign_rule, make_group, matched, operations, put_rules, read_group, request_of, waf, waf_config};
 use crate::support::servers::AwsServer;
 use crate::support::waf::{blocks, wcu};
-use crate::support::{Place, line, shared};
+use crate::support::{Place, line, shared, unbound};
 
 fn set<const N: usize>(ids: [&str; N]) -> BTreeSet<String> {
     ids.map(str::to_owned).into()
@@ -410,11 +410,7 @@ fn what_enforce_would_have_blocked() {
     let place = Place::new("[guard]\nmode = \"observe\"");
     place.write_log("E1.2026-11-20-20.aaaa.gz", &shared("SharedSess01", 20, 10, 12));
     // Somebody who only names an id: no mode would have blocked that.
-    let unbound: Vec<String> = shared("UnboundSes01", 20, 10, 12)
-        .iter()
-        .map(|line| line.replace("eyJzc24iOnRydWUs", "eyJzc24iOm51bGws"))
-        .collect();
-    place.write_log("E1.2026-11-20-20.bbbb.gz", &unbound);
+    place.write_log("E1.2026-11-20-20.bbbb.gz", &unbound(&shared("UnboundSes01", 20, 10, 12)));
     assert_eq!(place.json(0, &["run", "--output", "json"])["observed"], 2);
     place.configure("logs", "[guard]\nmode = \"count\"");
     place.write_log("E1.2026-11-20-20.cccc.gz", &shared("CountedSes01", 20, 10, 12));

@@ -48,6 +48,7 @@ fn duckdb_finds_the_same_sessions_with_the_same_scores() {
             for (parameter, value) in header["params"].as_table().unwrap() {
                 values[parameter.as_str()] = serde_json::to_value(value).unwrap();
             }
+            let engine = |name: &str| fs::read_to_string(queries().join(format!("engine/{name}.sql"))).unwrap();
             let sql = format!(
                 "CREATE TEMP TABLE stored_activity AS SELECT * FROM activity WHERE minute >= $start AND minute < $end;\n\
                  CREATE TEMP TABLE stored_refusals AS SELECT * FROM refusals WHERE minute >= $start AND minute < $end;\n\
@@ -59,12 +60,16 @@ fn duckdb_finds_the_same_sessions_with_the_same_scores() {
                  CREATE OR REPLACE TEMP VIEW refusals AS SELECT * FROM folded_refusals;\n\
                  CREATE OR REPLACE TEMP VIEW deliveries AS SELECT * FROM folded_deliveries;\n\
                  CREATE TEMP TABLE own_referers (value VARCHAR);\n\
+                 CREATE TEMP TABLE content_pace AS {};\n\
+                 CREATE TEMP TABLE referer_hosts AS {};\n\
                  CREATE TEMP TABLE pace AS {};\n\
                  {detector}",
                 view("activity"),
                 view("refusals"),
                 view("deliveries"),
-                fs::read_to_string(queries().join("engine/pace.sql")).unwrap(),
+                engine("content_pace"),
+                engine("referer_hosts"),
+                engine("pace"),
             );
             let rows = duckdb(&sql, &place.path("state/tables"), &values);
             let theirs: BTreeMap<String, (String, String)> = rows

@@ -186,3 +186,12 @@ pub fn shared(session: &str, hour: u32, minute: u32, networks: usize) -> Vec<Str
     }
     lines
 }
+
+/// The same lines with tokens that do not cover their sessions' ids.
+pub fn unbound(lines: &[String]) -> Vec<String> {
+    // {"ssn":false,"exp":1795219200}
+    let payload = |line: &String| {
+        line.replace("eyJzc24iOnRydWUsImV4cCI6MTc5NTIxOTIwMH0", "eyJzc24iOmZhbHNlLCJleHAiOjE3OTUyMTkyMDB9")
+    };
+    lines.iter().map(payload).collect()
+}
