@@ -16,6 +16,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const READ_TIMEOUT: Duration = Duration::from_secs(30);
 /// For a call of WAF with all its attempts.
 const WAF_TIMEOUT: Duration = Duration::from_secs(20);
+const SNS_TIMEOUT: Duration = Duration::from_secs(20);
 
 async fn environment() -> SdkConfig {
     aws_config::defaults(BehaviorVersion::latest())
@@ -80,6 +81,18 @@ pub async fn dynamodb_client(region: Option<String>) -> aws_sdk_dynamodb::Client
     let region = region.map(Region::new).or_else(|| environment.region().cloned());
     let config = aws_sdk_dynamodb::config::Builder::from(&environment).region(region).build();
     aws_sdk_dynamodb::Client::from_conf(config)
+}
+
+/// A client for SNS in the Region of a topic.
+pub async fn sns_client(region: String) -> aws_sdk_sns::Client {
+    let environment = environment().await;
+    let timeouts = TimeoutConfig::builder().connect_timeout(CONNECT_TIMEOUT).operation_timeout(SNS_TIMEOUT).build();
+    let config = aws_sdk_sns::config::Builder::from(&environment)
+        .region(Region::new(region))
+        .retry_config(RetryConfig::standard().with_max_attempts(3))
+        .timeout_config(timeouts)
+        .build();
+    aws_sdk_sns::Client::from_conf(config)
 }
 
 /// An error of AWS in one line: its code and message, or what kept the call from getting there.

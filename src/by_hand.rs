@@ -32,6 +32,7 @@ pub struct Order<'a> {
     /// A person or a program, for the history.
     pub actor: &'a str,
     pub now: DateTime<Utc>,
+    pub run_id: &'a str,
 }
 
 /// What became of an order: the object of `revoke` and `restore` with `--output json`.
@@ -79,7 +80,7 @@ pub async fn revoke(
     let known: Vec<Known> = fetch(&session, WITH_CREDENTIALS, vec![]).await?;
     let known: HashSet<String> = known.into_iter().map(|row| row.session_id).collect();
     let blocks: Vec<Event> = fetch(&session, STANDING_BLOCKS, vec![]).await?;
-    let mut recorder = recorder(&session, order.now, order.actor, "").await?;
+    let mut recorder = recorder(&session, order.now, order.actor, order.run_id).await?;
     let mut done = Done::default();
     let mut matched: Vec<(&str, &'static str, Credential)> = Vec::new();
     for id in order.sessions {
@@ -123,7 +124,7 @@ pub async fn restore(warden: &Warden, store: &dyn Store, order: &Order<'_>) -> a
         .map(|event| event.session_id.as_str())
         .chain(enforced.iter().map(|known| known.session_id.as_str()))
         .collect();
-    let mut recorder = recorder(&session, order.now, order.actor, "").await?;
+    let mut recorder = recorder(&session, order.now, order.actor, order.run_id).await?;
     let mut done = Done::default();
     for id in order.sessions {
         if standing.contains(id.as_str()) {

@@ -4,10 +4,12 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use chrono::{DateTime, Utc};
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
+use tracing::Instrument;
 
 use crate::cmd;
 use crate::config::{Config, ConfigError};
+use crate::daemon;
 use crate::detect::catalog::CatalogError;
 use crate::geo::GeoError;
 use crate::replay::baseline::BaselineError;
@@ -36,13 +38,33 @@ pub struct Common {
     /// The time to take for now, RFC 3339; else `now` of the config, else the clock.
     #[arg(long, global = true, env = "STREAMWARDEN_NOW", value_name = "TIME", value_parser = parse_instant)]
     pub now: Option<DateTime<Utc>>,
+    /// How logs are written to stderr.
+    #[arg(long, global = true, env = "STREAMWARDEN_LOG_FORMAT", value_enum, default_value_t)]
+    pub log_format: LogFormat,
+    /// Of this call; every line of its logs has it.
+    #[arg(skip = new_run_id())]
+    pub run_id: String,
+}
+
+/// Identity of a run.
+pub fn new_run_id() -> String {
+    uuid::Uuid::new_v4().to_string()
+}
+
+/// How logs are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    #[default]
+    Text,
+    /// An object a line.
+    Json,
 }
 
 #[derive(Debug, Subcommand)]
 enum Command {
     /// One pass: read new logs, detect, record revocations, bring the WAF rule group in step.
     Run(cmd::run::Args),
-    /// A pass every `[schedule] every`, until SIGTERM or SIGINT.
+    /// A pass at the times of `[schedule]`, until SIGTERM or SIGINT; health and metrics by HTTP.
     Daemon,
     /// Detect over any logs, with nothing written and nothing sent.
     Replay(cmd::replay::Args),
@@ -58,8 +80,12 @@ enum Command {
     Restore(cmd::by_hand::RestoreArgs),
     /// The WAF rule group: what it should hold, bring it in step, what it holds.
     Waf(cmd::waf::Args),
-    /// What the newest logs show: formats, fields, sessions under each scheme, and what is missing.
+    /// Everything tried without changing anything: config, logs, state, WAF, clock, detectors; with the mend for what fails.
     Check(cmd::check::Args),
+    /// The channels of `[notify]`.
+    Notify(cmd::notify::Args),
+    /// A completion script for a shell, to stdout.
+    Completions(cmd::completions::Args),
 }
 
 /// How results are printed.
@@ -99,7 +125,7 @@ impl Common {
 /// Parses the command line, runs the command and gives its exit code.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
-    start_logging();
+    start_logging(cli.common.log_format);
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -107,7 +133,12 @@ pub fn main() -> ExitCode {
             return ExitCode::from(1);
         }
     };
-    let result = runtime.block_on(run(cli));
+    // The daemon's passes have ids of their own.
+    let span = match cli.command {
+        Command::Daemon => tracing::Span::none(),
+        _ => run_span(&cli.common.run_id),
+    };
+    let result = runtime.block_on(run(cli).instrument(span));
     // A reader of an abandoned object may still be blocked; it holds nothing that matters.
     runtime.shutdown_background();
     match result {
@@ -122,10 +153,20 @@ pub fn main() -> ExitCode {
     }
 }
 
+/// What every line of a run's logs has.
+pub fn run_span(run_id: &str) -> tracing::Span {
+    tracing::info_span!("run", run_id)
+}
+
+/// The command line, for what is made from it.
+pub fn command_line() -> clap::Command {
+    Cli::command()
+}
+
 async fn run(cli: Cli) -> anyhow::Result<Exit> {
     match cli.command {
         Command::Run(args) => cmd::run::run(&cli.common, args).await,
-        Command::Daemon => cmd::daemon::run(&cli.common).await,
+        Command::Daemon => daemon::run(&cli.common).await,
         Command::Replay(args) => cmd::replay::run(&cli.common, args).await,
         Command::Query(args) => cmd::query::run(&cli.common, args).await,
         Command::History(args) => cmd::history::run(&cli.common, args).await,
@@ -134,6 +175,8 @@ async fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Restore(args) => cmd::by_hand::restore(&cli.common, args).await,
         Command::Waf(args) => cmd::waf::run(&cli.common, args).await,
         Command::Check(args) => cmd::check::run(&cli.common, args).await,
+        Command::Notify(args) => cmd::notify::run(&cli.common, args).await,
+        Command::Completions(args) => cmd::completions::run(args),
     }
 }
 
@@ -172,18 +215,21 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
     error.chain().any(broken)
 }
 
-/// Logs go to stderr, warnings and worse; `RUST_LOG` says otherwise.
-fn start_logging() {
+/// Logs go to stderr: of ours what an operator should know, of libraries errors; `RUST_LOG` says otherwise.
+fn start_logging(format: LogFormat) {
     use tracing_subscriber::EnvFilter;
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("error,streamwarden=info"));
-    tracing_subscriber::fmt()
+    let logs = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(Stderr::default)
         // Else a failed write is printed to the same place, and panics there.
         .log_internal_errors(false)
         .with_target(false)
-        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
-        .init();
+        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()));
+    match format {
+        LogFormat::Text => logs.init(),
+        LogFormat::Json => logs.json().flatten_event(true).with_span_list(false).init(),
+    }
 }
 
 /// The standard error; what cannot be written there is given up: a full disk or a reader that has gone must not
@@ -210,8 +256,6 @@ pub fn location(text: &str) -> anyhow::Result<crate::source::Location> {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]

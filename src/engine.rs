@@ -35,7 +35,7 @@ macro_rules! sql {
 pub(crate) use sql;
 
 /// The public tables, each from what is stored.
-const VIEWS: [(Table, Sql); 11] = [
+const VIEWS: [(Table, Sql); 12] = [
     (Table::Activity, sql!("views/activity.sql")),
     (Table::Refusals, sql!("views/refusals.sql")),
     (Table::Deliveries, sql!("views/deliveries.sql")),
@@ -45,6 +45,7 @@ const VIEWS: [(Table, Sql); 11] = [
     (Table::ActiveRevocations, sql!("views/active_revocations.sql")),
     (Table::Enforcement, sql!("views/enforcement.sql")),
     (Table::Syncs, sql!("views/syncs.sql")),
+    (Table::Notifications, sql!("views/notifications.sql")),
     (Table::Objects, sql!("views/objects.sql")),
     (Table::Runs, sql!("views/runs.sql")),
 ];

@@ -14,6 +14,7 @@
 //! S3, Delta tables and WAF are at the rim, behind [`source::LogSource`], [`store::Store`] and
 //! [`waf::RuleGroup`].
 
+pub mod alarm;
 pub mod allow;
 pub mod aws;
 pub mod by_hand;
@@ -22,6 +23,7 @@ pub mod cli;
 mod cmd;
 pub mod config;
 pub mod content;
+mod daemon;
 pub mod decide;
 pub mod detect;
 pub mod engine;
@@ -33,13 +35,17 @@ pub mod logs;
 mod memory_pool;
 pub mod network_type;
 pub mod notices;
+pub mod notify;
 pub mod pass;
 pub mod progress;
 pub mod replay;
 pub mod requests;
 pub mod rows;
+pub mod schedule;
 pub mod schema;
 pub mod session;
+mod signals;
+pub mod silence;
 pub mod smd_table;
 pub mod source;
 pub mod store;

@@ -19,6 +19,7 @@ use datafusion::physical_plan::streaming::{PartitionStream, StreamingTableExec};
 use datafusion::physical_plan::{ExecutionPlan, SendableRecordBatchStream};
 use futures::TryStreamExt;
 use tokio::sync::mpsc;
+use tracing::Instrument;
 
 use crate::config::Logs;
 use crate::logs::{self, Batches, LogForm, ObjectReport, ReadContext, ReadError, RequestSink};
@@ -237,29 +238,33 @@ impl PartitionStream for ObjectsStream {
         let mut builder = RecordBatchReceiverStreamBuilder::new(self.schema.clone(), BATCHES_AHEAD);
         let (objects, context, schema) = (self.objects.clone(), self.context.clone(), self.schema.clone());
         let out = builder.tx();
-        builder.spawn(async move {
-            for object in &objects {
-                let (sender, mut batches) = mpsc::channel(BATCHES_AHEAD);
-                let out = out.clone();
-                let forward = async move {
-                    while let Some(batch) = batches.recv().await {
-                        if out.send(Ok(batch)).await.is_err() {
-                            return false;
+        let span = tracing::Span::current();
+        builder.spawn(
+            async move {
+                for object in &objects {
+                    let (sender, mut batches) = mpsc::channel(BATCHES_AHEAD);
+                    let out = out.clone();
+                    let forward = async move {
+                        while let Some(batch) = batches.recv().await {
+                            if out.send(Ok(batch)).await.is_err() {
+                                return false;
+                            }
                         }
+                        true
+                    };
+                    let (wanted, result) = tokio::join!(forward, stream(object, &context, schema.clone(), sender));
+                    if !wanted {
+                        return Ok(());
                     }
-                    true
-                };
-                let (wanted, result) = tokio::join!(forward, stream(object, &context, schema.clone(), sender));
-                if !wanted {
-                    return Ok(());
+                    // A query over many objects is not to fail for one that ingestion would set aside.
+                    if let Err(error) = result {
+                        tracing::warn!("{} is left out, in whole or from some line on: {error}", object.name());
+                    }
                 }
-                // A query over many objects is not to fail for one that ingestion would set aside.
-                if let Err(error) = result {
-                    tracing::warn!("{} is left out, in whole or from some line on: {error}", object.name());
-                }
+                Ok(())
             }
-            Ok(())
-        });
+            .instrument(span),
+        );
         builder.build()
     }
 }

@@ -20,12 +20,13 @@ pub enum Table {
     ActiveRevocations,
     Enforcement,
     Syncs,
+    Notifications,
     Objects,
     Runs,
 }
 
 impl Table {
-    pub const ALL: [Table; 12] = [
+    pub const ALL: [Table; 13] = [
         Table::Requests,
         Table::Activity,
         Table::Refusals,
@@ -36,12 +37,13 @@ impl Table {
         Table::ActiveRevocations,
         Table::Enforcement,
         Table::Syncs,
+        Table::Notifications,
         Table::Objects,
         Table::Runs,
     ];
 
     /// The tables that are kept in the state, as Delta tables.
-    pub const STORED: [Table; 10] = [
+    pub const STORED: [Table; 11] = [
         Table::Activity,
         Table::Refusals,
         Table::Deliveries,
@@ -50,6 +52,7 @@ impl Table {
         Table::Revocations,
         Table::Enforcement,
         Table::Syncs,
+        Table::Notifications,
         Table::Objects,
         Table::Runs,
     ];
@@ -67,6 +70,7 @@ impl Table {
             Table::ActiveRevocations => "active_revocations",
             Table::Enforcement => "enforcement",
             Table::Syncs => "syncs",
+            Table::Notifications => "notifications",
             Table::Objects => "objects",
             Table::Runs => "runs",
         }
@@ -165,7 +169,7 @@ impl TableSchema {
 }
 
 static SCHEMAS: LazyLock<Vec<TableSchema>> = LazyLock::new(|| {
-    const SOURCES: [(&str, &str); 12] = [
+    const SOURCES: [(&str, &str); 13] = [
         ("requests", include_str!("../schemas/requests.toml")),
         ("activity", include_str!("../schemas/activity.toml")),
         ("refusals", include_str!("../schemas/refusals.toml")),
@@ -176,6 +180,7 @@ static SCHEMAS: LazyLock<Vec<TableSchema>> = LazyLock::new(|| {
         ("active_revocations", include_str!("../schemas/active_revocations.toml")),
         ("enforcement", include_str!("../schemas/enforcement.toml")),
         ("syncs", include_str!("../schemas/syncs.toml")),
+        ("notifications", include_str!("../schemas/notifications.toml")),
         ("objects", include_str!("../schemas/objects.toml")),
         ("runs", include_str!("../schemas/runs.toml")),
     ];

@@ -71,9 +71,9 @@ pub async fn restore(common: &Common, args: RestoreArgs) -> anyhow::Result<Exit>
     run(common, &args.session, What::Restore, &args.common).await
 }
 
-async fn run(common: &Common, session: &str, what: What<'_>, args: &HandArgs) -> anyhow::Result<Exit> {
-    let config = common.load()?;
-    let clock = common.clock(&config);
+async fn run(cli: &Common, session: &str, what: What<'_>, args: &HandArgs) -> anyhow::Result<Exit> {
+    let config = cli.load()?;
+    let clock = cli.clock(&config);
     if let What::Revoke { ttl, .. } = what {
         if ttl.is_zero() {
             return Err(UsageError("--ttl must be longer than nothing".to_owned()).into());
@@ -97,7 +97,7 @@ async fn run(common: &Common, session: &str, what: What<'_>, args: &HandArgs) ->
     // A run takes seconds: a person waits for it.
     let lock = StateLock::acquire(&root, true, warden.config.lease).await?;
     let now = clock.now();
-    let order = Order { sessions: &sessions, reason: args.reason.as_deref(), actor: &actor, now };
+    let order = Order { sessions: &sessions, reason: args.reason.as_deref(), actor: &actor, now, run_id: &cli.run_id };
     let worked = async {
         let store = DeltaStore::open_or_create(&root, &lock).await?;
         let done = match what {
@@ -109,7 +109,7 @@ async fn run(common: &Common, session: &str, what: What<'_>, args: &HandArgs) ->
         let synced = match group.filter(|_| args.sync) {
             None => None,
             Some(group) => {
-                let author = Author { store: &store, now, run_id: "" };
+                let author = Author { store: &store, now, run_id: &cli.run_id };
                 let how = How::Sync { drop_unknown: false };
                 let enforced = enforce(&warden, Some(&group), author, &|| lock.check_held(), how).await;
                 Some(enforced.map(|enforced| (group.name().to_owned(), enforced)))
@@ -127,7 +127,7 @@ async fn run(common: &Common, session: &str, what: What<'_>, args: &HandArgs) ->
             Err(anyhow::Error::from(error).context("recorded, but WAF is not in step; the next run tries again"))
         }
         Some(Ok((_, enforced))) => {
-            let exit = tell_alarms(&enforced);
+            let exit = tell_alarms(&enforced.alarms);
             Ok(if done.refused.is_empty() { exit } else { Exit::Attention })
         }
         None => Ok(if done.refused.is_empty() { Exit::Done } else { Exit::Attention }),

@@ -2,9 +2,10 @@
 
 pub mod by_hand;
 pub mod check;
-pub mod daemon;
+pub mod completions;
 pub mod explain;
 pub mod history;
+pub mod notify;
 pub mod query;
 pub mod replay;
 pub mod run;
@@ -14,6 +15,7 @@ use std::io::Write;
 
 use serde::Serialize;
 
+use crate::alarm::Alarm;
 use crate::cli::Exit;
 use crate::pass::enforce::Enforced;
 
@@ -34,9 +36,13 @@ fn print_json<T: Serialize>(value: &T) -> anyhow::Result<()> {
 const NO_GROUP: &str = "WAF plan, sent nowhere as the config names no rule group";
 
 /// Tells the log what a person should look at, and gives the exit code that follows.
-fn tell_alarms(enforced: &Enforced) -> Exit {
-    enforced.alarms.iter().for_each(|alarm| tracing::warn!("{}", crate::text::printable(alarm)));
-    if enforced.alarms.is_empty() { Exit::Done } else { Exit::Attention }
+fn tell_alarms(alarms: &[Alarm]) -> Exit {
+    alarms.iter().for_each(Alarm::log);
+    match alarms {
+        [] => Exit::Done,
+        some if some.iter().any(|alarm| alarm.kind.is_failure()) => Exit::Failed,
+        _ => Exit::Attention,
+    }
 }
 
 /// The rules that are due, as people read them.

@@ -8,7 +8,7 @@ use anyhow::Context;
 use serde_json::Value;
 use tempfile::NamedTempFile;
 
-use super::{print, print_json};
+use super::{print, print_json, tell_alarms};
 use crate::cli::{Common, Exit, Output, UsageError, location};
 use crate::pass::Warden;
 use crate::replay::baseline::{Baseline, Change, Changes};
@@ -71,17 +71,7 @@ pub async fn run(common: &Common, args: Args) -> anyhow::Result<Exit> {
         Output::Json => print_json(&replayed)?,
         Output::Text => print(&text(&replayed))?,
     }
-    for failure in &replayed.failures {
-        tracing::error!("{}", crate::text::printable(failure));
-    }
-    for alarm in &replayed.ingested.alarms {
-        tracing::warn!("{}", crate::text::printable(alarm));
-    }
-    Ok(match &replayed {
-        replayed if !replayed.failures.is_empty() => Exit::Failed,
-        replayed if !replayed.ingested.alarms.is_empty() => Exit::Attention,
-        _ => Exit::Done,
-    })
+    Ok(tell_alarms(&replayed.alarms))
 }
 
 /// The file of the report: whether it can be written is known before anything is read.

@@ -2,11 +2,14 @@
 
 use std::fmt::Write;
 
+use tokio_util::sync::CancellationToken;
+
 use super::{NO_GROUP, plan_text, print, print_json};
 use crate::cli::{Common, Exit, Output};
 use crate::history::{Event, EventKind};
 use crate::pass::enforce::WafState;
 use crate::pass::{Options, Outcome, Warden};
+use crate::signals::Signals;
 use crate::text::table;
 use crate::time::rfc3339;
 
@@ -40,17 +43,33 @@ pub async fn run(common: &Common, args: Args) -> anyhow::Result<Exit> {
         retry_quarantined: args.retry_quarantined,
         progress: true,
     };
-    let outcome = warden.pass(clock, options).await?;
+    let cut = cut_by_signal()?;
+    let outcome = warden.pass(clock, &common.run_id, options, &cut).await?;
     match args.output {
         Output::Json => print_json(&outcome.summary)?,
         Output::Text => print(&text(&outcome, args.dry_run))?,
     }
     outcome.log_alarms();
     Ok(match &outcome {
-        outcome if !outcome.failures.is_empty() => Exit::Failed,
+        outcome if outcome.failures().next().is_some() => Exit::Failed,
         outcome if outcome.needs_attention() => Exit::Attention,
         _ => Exit::Done,
     })
+}
+
+/// Cancelled by SIGTERM or SIGINT: the lock of a state in S3 is given back, and need not run out.
+fn cut_by_signal() -> anyhow::Result<CancellationToken> {
+    let cut = CancellationToken::new();
+    let mut signals = Signals::new()?;
+    let cancel = cut.clone();
+    tokio::spawn(async move {
+        signals.received().await;
+        cancel.cancel();
+        // Whoever asks twice does not want to wait.
+        signals.received().await;
+        std::process::exit(1);
+    });
+    Ok(cut)
 }
 
 fn text(outcome: &Outcome, dry_run: bool) -> String {
@@ -105,8 +124,8 @@ fn text(outcome: &Outcome, dry_run: bool) -> String {
         _ => format!(": {}", plan_text(&outcome.enforced)),
     };
     let _ = write!(text, "\n{title}{plan}");
-    for failure in &outcome.failures {
-        let _ = writeln!(text, "\nFAILED: {}", crate::text::printable(failure));
+    for failure in outcome.failures() {
+        let _ = writeln!(text, "\nFAILED: {}", crate::text::printable(&failure.text));
     }
     text
 }

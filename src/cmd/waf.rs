@@ -50,7 +50,7 @@ pub async fn run(common: &Common, args: Args) -> anyhow::Result<Exit> {
             let group = group.ok_or_else(needed)?;
             let enforced = match DeltaStore::open(&root).await {
                 Ok(store) => {
-                    let author = Author { store: &store, now, run_id: "" };
+                    let author = Author { store: &store, now, run_id: &common.run_id };
                     Some(enforce(&warden, Some(&group), author, &|| Ok(()), How::Look).await?)
                 }
                 Err(StoreError::Missing(_)) => None,
@@ -65,7 +65,7 @@ pub async fn run(common: &Common, args: Args) -> anyhow::Result<Exit> {
                 // A state that is not there holds nothing to sync.
                 DeltaStore::open(&root).await?;
                 let store = DeltaStore::open_or_create(&root, &lock).await?;
-                let author = Author { store: &store, now: clock.now(), run_id: "" };
+                let author = Author { store: &store, now: clock.now(), run_id: &common.run_id };
                 anyhow::Ok(
                     enforce(&warden, Some(&group), author, &|| lock.check_held(), How::Sync { drop_unknown }).await?,
                 )
@@ -79,7 +79,7 @@ pub async fn run(common: &Common, args: Args) -> anyhow::Result<Exit> {
         }
         Action::Plan => {
             let store = DeltaStore::open(&root).await?;
-            let author = Author { store: &store, now, run_id: "" };
+            let author = Author { store: &store, now, run_id: &common.run_id };
             let enforced = enforce(&warden, group.as_ref(), author, &|| Ok(()), How::Look).await?;
             let due = enforced.waf == WafState::Planned;
             let title = group.map_or(NO_GROUP.to_owned(), |group| {
@@ -120,7 +120,7 @@ fn report(enforced: &Enforced, title: &str, changed: bool, output: Output) -> an
             print_json(&object)?;
         }
     }
-    Ok(tell_alarms(enforced))
+    Ok(tell_alarms(&enforced.alarms))
 }
 
 async fn show(group: &AwsRuleGroup, enforced: Option<&Enforced>, output: Output) -> anyhow::Result<Exit> {
@@ -188,5 +188,5 @@ async fn show(group: &AwsRuleGroup, enforced: Option<&Enforced>, output: Output)
             print(&text)?;
         }
     }
-    Ok(enforced.map_or(Exit::Done, tell_alarms))
+    Ok(enforced.map_or(Exit::Done, |enforced| tell_alarms(&enforced.alarms)))
 }

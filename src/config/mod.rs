@@ -11,10 +11,14 @@ use std::path::{Path, PathBuf};
 
 use chrono::{DateTime, Utc};
 
-pub use raw::{Detect, DetectorSettings, Dynamodb, Engine, GeoIp, Guard, LogFormat, Mode, Schedule, Waf};
+pub use raw::{
+    Addresses, Detect, DetectorSettings, Dynamodb, Engine, GeoIp, Guard, Http, LogFormat, Mode, Notify, Privacy,
+    Silence, Waf, WebhookFormat,
+};
 
 use crate::allow::AllowList;
 use crate::logs::LogForm;
+use crate::schedule::Schedule;
 use crate::session::{Scheme, SchemeError};
 use crate::source::{Location, LocationError};
 use crate::time::Span;
@@ -43,6 +47,9 @@ pub struct Config {
     pub dynamodb: Option<Dynamodb>,
     pub engine: Engine,
     pub schedule: Schedule,
+    pub http: Http,
+    pub notify: Notify,
+    pub privacy: Privacy,
 }
 
 /// One place that log objects are read from.
@@ -51,6 +58,8 @@ pub struct Logs {
     pub location: Location,
     pub form: LogForm,
     pub lookback: Span,
+    /// How long no object may arrive before that is an alarm.
+    pub silence: Silence,
 }
 
 /// Why a configuration was refused.
@@ -122,7 +131,7 @@ mod tests {
         assert_eq!(config.guard.ttl_max, Span::hours(24));
         assert!(!config.guard.enforce_unbound && !config.guard.enforce_derived);
         assert_eq!(config.engine.memory.bytes(), 1_000_000_000);
-        assert_eq!(config.schedule.every, Span::minutes(1));
+        assert_eq!(config.schedule.to_string(), "every 1m");
         assert!(config.waf.is_none());
     }
 

@@ -11,6 +11,7 @@ use crate::allow::{Allow, AllowList, Allowed};
 use crate::detect::file::{Parameter, Strength};
 use crate::logs::LogForm;
 use crate::logs::fields::{Layout, REALTIME_COLUMNS};
+use crate::schedule::{CronTimes, Schedule, Times};
 use crate::schema::Table;
 use crate::session::{Scheme, SchemeConfig};
 use crate::source::Location;
@@ -46,7 +47,13 @@ pub struct Config {
     #[serde(default)]
     engine: Engine,
     #[serde(default)]
-    schedule: Schedule,
+    schedule: ScheduleEntry,
+    #[serde(default)]
+    http: Http,
+    #[serde(default)]
+    notify: Notify,
+    #[serde(default)]
+    privacy: Privacy,
 }
 
 #[derive(Debug, Deserialize)]
@@ -105,6 +112,8 @@ struct LogsEntry {
     fields: Vec<String>,
     #[serde(default = "default_lookback")]
     lookback: Span,
+    #[serde(default)]
+    silence: Silence,
 }
 
 /// How the log objects of one place are written.
@@ -281,15 +290,157 @@ impl Default for Engine {
     }
 }
 
-#[derive(Clone, Debug, Deserialize)]
+/// When the daemon works.
+#[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct Schedule {
-    pub every: Span,
+struct ScheduleEntry {
+    every: Option<Span>,
+    cron: Option<String>,
+    timeout: Span,
 }
 
-impl Default for Schedule {
+impl Default for ScheduleEntry {
     fn default() -> Self {
-        Schedule { every: Span::minutes(1) }
+        ScheduleEntry { every: None, cron: None, timeout: Span::hours(2) }
+    }
+}
+
+impl ScheduleEntry {
+    fn check(self) -> Result<Schedule, (&'static str, String)> {
+        if self.timeout.is_zero() {
+            return Err(("timeout", "must be longer than nothing".into()));
+        }
+        let times = match (self.every, self.cron) {
+            (Some(_), Some(_)) => {
+                return Err(("cron", "every and cron are two ways to say the same: write one of them".into()));
+            }
+            (_, Some(pattern)) => Times::Cron(CronTimes::parse(&pattern).map_err(|message| ("cron", message))?),
+            (Some(every), None) if every.is_zero() => return Err(("every", "must be longer than nothing".into())),
+            (every, None) => Times::Every(every.unwrap_or(Span::minutes(1))),
+        };
+        Ok(Schedule { times, timeout: self.timeout })
+    }
+}
+
+/// Where the daemon answers HTTP.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Http {
+    /// An address with a port, or `off`; none: 127.0.0.1:9464, if it is free.
+    pub listen: Option<String>,
+}
+
+impl Http {
+    /// What is written for no HTTP at all.
+    pub const OFF: &str = "off";
+
+    fn check(&self) -> Result<(), String> {
+        match self.listen.as_deref() {
+            None | Some(Http::OFF) => Ok(()),
+            Some(listen) => listen.parse::<std::net::SocketAddr>().map(|_| ()).map_err(|_| {
+                format!("{listen:?} is no address with a port such as 127.0.0.1:9464 or [::]:9464, nor \"off\"")
+            }),
+        }
+    }
+}
+
+/// Who is told of what happened.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Notify {
+    /// ARN of an SNS topic.
+    pub sns: Option<String>,
+    /// A URL that takes JSON. Its path is a secret.
+    pub webhook: Option<String>,
+    /// None: by the host of the webhook.
+    pub webhook_format: Option<WebhookFormat>,
+    /// For how long the same alarm is not told again.
+    pub mute: Span,
+}
+
+impl Default for Notify {
+    fn default() -> Self {
+        Notify { sns: None, webhook: None, webhook_format: None, mute: Span::hours(1) }
+    }
+}
+
+/// What a webhook is sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum WebhookFormat {
+    /// All there is to say, key by key.
+    Json,
+    /// A message as Slack takes it (also Mattermost, Rocket.Chat, Google Chat).
+    Slack,
+}
+
+impl Notify {
+    /// The form of an ARN of SNS, and URLs that can be posted to.
+    fn check(&self) -> Result<(), (&'static str, String)> {
+        if let Some(arn) = &self.sns {
+            let parts: Vec<&str> = arn.split(':').collect();
+            let right = matches!(parts.as_slice(), ["arn", partition, "sns", region, account, topic]
+                if partition.starts_with("aws") && !region.is_empty() && account.len() == 12 && !topic.is_empty());
+            if !right {
+                let message =
+                    format!("{arn:?} is no ARN of an SNS topic, as arn:aws:sns:eu-west-1:123456789012:streamwarden");
+                return Err(("sns", message));
+            }
+        }
+        if let Some(webhook) = &self.webhook {
+            // What is wrong with it is said without it: its path is a secret.
+            let url = url::Url::parse(webhook).map_err(|error| ("webhook", format!("it is no URL: {error}")))?;
+            if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none() {
+                return Err(("webhook", "it is no http:// or https:// URL".into()));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What is stored of viewers' addresses.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Privacy {
+    pub addresses: Addresses,
+    /// A file with the key of `hash`; none: a key that is made with the state and kept there.
+    pub key_file: Option<PathBuf>,
+}
+
+/// The form in which addresses and networks are stored.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Addresses {
+    /// As they are in the logs.
+    #[default]
+    Keep,
+    /// IPv4 cut to /24, IPv6 to /48: neighbours become one network, so detectors find less.
+    Truncate,
+    /// A keyed digest in place of each network: detectors work alike, nobody can read who it was without the key.
+    Hash,
+}
+
+/// How long no object may arrive at a place before that is an alarm.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Silence {
+    /// Much longer than is usual there.
+    #[default]
+    Auto,
+    After(Span),
+    Off,
+}
+
+impl<'de> Deserialize<'de> for Silence {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        match text.as_str() {
+            "auto" => Ok(Silence::Auto),
+            "off" => Ok(Silence::Off),
+            span => span
+                .parse()
+                .map(Silence::After)
+                .map_err(|error| serde::de::Error::custom(format!("{error}; or \"auto\" or \"off\""))),
+        }
     }
 }
 
@@ -420,7 +571,7 @@ impl Config {
                 return Err(wrong("state.location", message));
             }
             let form = entry.form().map_err(|message| wrong("logs.fields", message))?;
-            logs.push(Logs { location, form, lookback: entry.lookback });
+            logs.push(Logs { location, form, lookback: entry.lookback, silence: entry.silence });
         }
         let mut sessions = Vec::new();
         for (index, entry) in self.session.into_iter().enumerate() {
@@ -454,8 +605,11 @@ impl Config {
         if self.engine.memory.bytes() < 64_000_000 {
             return Err(wrong("engine.memory", "at least 64MB are needed".into()));
         }
-        if self.schedule.every.is_zero() {
-            return Err(wrong("schedule.every", "must be longer than nothing".into()));
+        let schedule = self.schedule.check().map_err(|(key, message)| wrong(&format!("schedule.{key}"), message))?;
+        self.http.check().map_err(|message| wrong("http.listen", message))?;
+        self.notify.check().map_err(|(key, message)| wrong(&format!("notify.{key}"), message))?;
+        if self.privacy.key_file.is_some() && self.privacy.addresses != Addresses::Hash {
+            return Err(wrong("privacy.key_file", "only addresses = \"hash\" has a key".into()));
         }
         Ok(super::Config {
             path: path.to_owned(),
@@ -474,7 +628,10 @@ impl Config {
             waf: self.waf,
             dynamodb: self.dynamodb,
             engine: self.engine,
-            schedule: self.schedule,
+            schedule,
+            http: self.http,
+            notify: self.notify,
+            privacy: Privacy { key_file: self.privacy.key_file.map(resolve), ..self.privacy },
         })
     }
 }

@@ -10,6 +10,7 @@ use datafusion::common::runtime::SpawnedTask;
 use datafusion::prelude::SessionContext;
 use futures::{StreamExt, stream};
 use serde::{Deserialize, Serialize};
+use tracing::Instrument;
 
 use super::Finding;
 use super::file::{Detector, Scope, Strength};
@@ -17,6 +18,7 @@ use super::result::{Found, run};
 use super::statement::Rows;
 use super::tables::{Learned, Loaded, Loader, Statements, WindowTables, sessions_in};
 use super::window::{Window, windows_over};
+use crate::alarm::{Alarm, AlarmKind};
 use crate::allow::Spared;
 use crate::config::Config;
 use crate::engine::{Engine, EngineError, Sql, fetch, query_error, register, replace, sql, timestamp};
@@ -43,7 +45,7 @@ pub struct Detection {
     /// What the allow-list took out of what was evaluated; its sessions once each.
     pub spared: Spared,
     /// Detectors that failed, and why. Their windows are evaluated again next time.
-    pub failures: Vec<String>,
+    pub failures: Vec<Alarm>,
 }
 
 /// What `run --output json` says of a detector.
@@ -305,7 +307,7 @@ impl<'a> Inspection<'a> {
                         run_id: Arc::clone(&run_id),
                     };
                     let bench = self.bench.clone();
-                    let evaluated = SpawnedTask::spawn(async move { bench.evaluate(task).await });
+                    let evaluated = SpawnedTask::spawn(async move { bench.evaluate(task).await }.in_current_span());
                     async move { (window, indexes.len(), evaluated.join_unwind().await) }
                 })
                 .buffered(self.engine.threads());
@@ -329,14 +331,15 @@ impl<'a> Inspection<'a> {
                 for (index, reason) in in_window.failed {
                     if evaluation.failed.insert(index) {
                         let Detector { name, path, .. } = &detectors[index];
-                        detection.failures.push(format!("detector {name} ({path}): {reason}"));
+                        let text = format!("detector {name} ({path}): {reason}");
+                        detection.failures.push(Alarm::about(AlarmKind::DetectorFailed, name, text));
                     }
                 }
                 // Whoever is found is found all the same.
                 let unknown = in_window.without_who;
-                detection
-                    .failures
-                    .extend(unknown.map(|error| format!("who used what was found is not known: {error}")));
+                detection.failures.extend(unknown.map(|error| {
+                    Alarm::new(AlarmKind::DetectionFailed, format!("who used what was found is not known: {error}"))
+                }));
             }
             tracing::debug!("windows evaluated in {:.2?}", started.elapsed());
         }
@@ -356,7 +359,7 @@ impl<'a> Inspection<'a> {
         session: &SessionContext,
         looked_at: &BTreeSet<&str>,
         now: DateTime<Utc>,
-    ) -> Result<(Vec<Finding>, Vec<String>), DetectError> {
+    ) -> Result<(Vec<Finding>, Vec<Alarm>), DetectError> {
         let minutes = touch(session, looked_at).await?;
         let (after, mut detection) = (vec![i64::MIN; self.bench.detectors.len()], Detection::default());
         let jobs = self.jobs(&minutes, &after);

@@ -14,17 +14,19 @@ use std::time::Duration;
 use chrono::{DateTime, TimeDelta, Utc};
 use futures::{StreamExt, TryStreamExt, stream};
 
+use crate::alarm::{Alarm, AlarmKind};
 use crate::engine::{Engine, EngineError};
 use crate::logs::{ObjectReport, ReadContext};
 use crate::notices::Facts;
 use crate::progress::Stage;
 use crate::requests::{self, LogObject, ObjectError, Place};
 use crate::rows;
+use crate::schedule::Schedule;
 use crate::schema::Table;
 use crate::source::{self, ObjectMeta};
 use crate::store::{Store, StoreError, Transaction};
 use crate::text::printable;
-use crate::time::{Span, rfc3339};
+use crate::time::rfc3339;
 use ledger::{Ledger, LedgerRow, Status, Verdict};
 use tally::Tally;
 
@@ -56,10 +58,9 @@ pub struct Ingested {
     pub facts: Facts,
     /// Seconds from the last request in an object to its arrival.
     pub lags: Vec<f64>,
-    /// For a person to look at: objects that were set aside, changed or could not be read.
-    pub alarms: Vec<String>,
-    /// Places that could not be listed and objects that could not be read now; the next run tries again.
-    pub failures: Vec<String>,
+    /// For a person to look at: objects that were set aside or changed; places that could not be listed and objects that
+    /// could not be read now, which the next run tries again.
+    pub alarms: Vec<Alarm>,
 }
 
 /// Why ingestion stopped.
@@ -83,9 +84,9 @@ pub struct Ingestion<'a> {
     pub now: DateTime<Utc>,
     /// Objects that were set aside are tried again.
     pub retry_quarantined: bool,
-    /// Objects are taken in order of their arrival, those of each such span of time in batches of their own: a batch tells
+    /// Objects are taken in order of their arrival, those of each pass of such a schedule in batches of their own: a batch tells
     /// by when its rows had come.
-    pub by_arrival: Option<Span>,
+    pub by_arrival: Option<&'a Schedule>,
 }
 
 impl IngestError {
@@ -110,7 +111,7 @@ impl Ingestion<'_> {
         let mut ledger = Ledger::load(&session, self.retry_quarantined, since).await?;
 
         let mut new = self.list(places, &ledger, &mut done).await;
-        let arrival = |object: &LogObject| self.by_arrival.map(|every| tick(object.meta.arrived_at, every));
+        let arrival = |object: &LogObject| self.by_arrival.map(|schedule| schedule.first_from(object.meta.arrived_at));
         new.sort_by_key(arrival);
         if !new.is_empty() {
             ledger.load_digests(&session).await?;
@@ -150,7 +151,10 @@ impl Ingestion<'_> {
                 self.take(&object, Err(ObjectError::Broken(reason)), &mut ledger, &mut open, &mut done);
             } else {
                 // Not one object of the place may be read: that is a missing permission, not a broken object.
-                done.failures.push(format!("{}: {reason}; the next run tries again", printable(&object.name())));
+                done.unreadable(
+                    &object.source,
+                    format!("{}: {reason}; the next run tries again", printable(&object.name())),
+                );
             }
         }
         if !open.rows.is_empty() {
@@ -158,11 +162,12 @@ impl Ingestion<'_> {
             self.commit(batch, open).await?;
         }
         if done.quarantined > 0 {
-            done.alarms.push(format!(
+            let text = format!(
                 "{} objects were quarantined; SELECT * FROM objects WHERE status = 'quarantined' shows them, and once the cause \
                  is mended run --retry-quarantined reads them",
                 done.quarantined
-            ));
+            );
+            done.alarms.push(Alarm::new(AlarmKind::ObjectQuarantined, text));
         }
         Ok(done)
     }
@@ -173,7 +178,7 @@ impl Ingestion<'_> {
         let mut seen = HashSet::new();
         for place in places {
             let mut listing = place.source.list(place.since);
-            let before = done.listed + done.failures.len() as u64;
+            let before = done.listed + done.alarms.len() as u64;
             loop {
                 match listing.try_next().await {
                     Ok(Some(meta)) => {
@@ -187,10 +192,10 @@ impl Ingestion<'_> {
                         }
                     }
                     Ok(None) => break,
-                    Err(error) => done.failures.push(error.to_string()),
+                    Err(error) => done.unreadable(&place.source, error.to_string()),
                 }
             }
-            if before == done.listed + done.failures.len() as u64 {
+            if before == done.listed + done.alarms.len() as u64 {
                 let since = place.since.map_or(String::new(), |since| format!(" since {} (lookback)", rfc3339(since)));
                 tracing::info!("{} holds no log object with requests{since}", place.source.location());
             }
@@ -205,7 +210,7 @@ impl Ingestion<'_> {
         let (report, verdict) = match &outcome {
             Ok((report, ..)) => (report.clone(), ledger.judge(location, &object.meta, report)),
             Err(ObjectError::Unavailable(reason)) => {
-                done.failures.push(format!("{}: {reason}; the next run tries again", name()));
+                done.unreadable(&object.source, format!("{}: {reason}; the next run tries again", name()));
                 return;
             }
             Err(ObjectError::Changed(reason)) => {
@@ -241,7 +246,8 @@ impl Ingestion<'_> {
                 done.quarantined += 1;
                 let reason = verdict.reason.as_deref().unwrap_or_default();
                 if done.quarantined <= NAMED_QUARANTINED {
-                    done.alarms.push(format!("{} was quarantined: {reason}", name()));
+                    let text = format!("{} was quarantined: {reason}", name());
+                    done.alarms.push(Alarm::about(AlarmKind::ObjectQuarantined, object.name(), text));
                 } else {
                     tracing::warn!("{} was quarantined: {reason}", name());
                 }
@@ -301,7 +307,8 @@ impl Ingestion<'_> {
                 Err(ObjectError::Gone(reason) | ObjectError::Changed(reason) | ObjectError::Broken(reason)) => {
                     let reason =
                         format!("its rows are lost: it changed or went away after batch {batch} was begun: {reason}");
-                    done.alarms.push(format!("{object:?}: {reason}"));
+                    let text = format!("{object:?}: {reason}");
+                    done.alarms.push(Alarm::about(AlarmKind::RowsLost, object.name(), text));
                     done.quarantined += 1;
                     let mut row = LedgerRow::new(
                         &location,
@@ -321,13 +328,6 @@ impl Ingestion<'_> {
         }
         self.commit_tally(batch, tally).await
     }
-}
-
-/// When a schedule that begins its passes at the multiples of `every` since the epoch first sees what arrived at a time.
-pub fn tick(arrived_at: DateTime<Utc>, every: Span) -> DateTime<Utc> {
-    let (arrived, every) = (arrived_at.timestamp_micros(), every.as_micros());
-    let tick = (arrived + every - 1).div_euclid(every) * every;
-    DateTime::from_timestamp_micros(tick).unwrap_or(arrived_at)
 }
 
 /// A batch that is being put together.
@@ -365,6 +365,11 @@ fn pause(attempt: u32, chance: u128) -> Duration {
 }
 
 impl Ingested {
+    /// Something of a place could not be read for now.
+    fn unreadable(&mut self, source: &std::sync::Arc<dyn source::LogSource>, text: String) {
+        self.alarms.push(Alarm::about(AlarmKind::LogsUnreadable, source.location(), text));
+    }
+
     fn count(&mut self, report: &ObjectReport, meta: &ObjectMeta) {
         self.rejected += report.rejected;
         self.facts.add(report);

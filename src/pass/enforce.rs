@@ -8,6 +8,7 @@ use datafusion::prelude::SessionContext;
 use serde::Deserialize;
 
 use super::Warden;
+use crate::alarm::{Alarm, AlarmKind};
 use crate::decide::Policy;
 use crate::engine::{EngineError, Sql, fetch, register, sql, timestamp};
 use crate::store::StoreError;
@@ -46,7 +47,7 @@ pub struct Enforced {
     /// When the group will be full at the present rate, if within a week.
     pub full_at: Option<DateTime<Utc>>,
     /// What a person should look at.
-    pub alarms: Vec<String>,
+    pub alarms: Vec<Alarm>,
 }
 
 /// Where the rule group stands after a pass.
@@ -107,22 +108,24 @@ pub async fn enforce(
     };
     let mut alarms = due_alarms(&due, group.name());
     alarms.extend(behind.iter().map(|(other, sessions)| {
-        format!(
+        let text = format!(
             "{sessions} sessions are still in the rules of the rule group with the id {other}, which the config no longer names: \
              nobody takes them out; empty that group, or delete it"
-        )
+        );
+        Alarm::about(AlarmKind::WafLeftBehind, other, text)
     }));
     finish(&session, due.plan, waf, &reconciliation.desired, alarms, now).await
 }
 
-fn due_alarms(due: &Due, group: &str) -> Vec<String> {
-    let mut alarms: Vec<String> = due.tampered.iter().cloned().collect();
+fn due_alarms(due: &Due, group: &str) -> Vec<Alarm> {
+    let mut alarms: Vec<Alarm> = due.tampered.iter().map(|text| Alarm::new(AlarmKind::WafTampered, text)).collect();
     if !due.kept.is_empty() {
-        alarms.push(format!(
+        let text = format!(
             "{} rules of ours in the rule group {group} are not known to this state and stay, as whom they block is not known \
              either; if the state was lost or is new on purpose, `streamwarden waf sync --drop-unknown` removes them",
             due.kept.len()
-        ));
+        );
+        alarms.push(Alarm::new(AlarmKind::WafUnknownRules, text));
     }
     alarms
 }
@@ -132,37 +135,41 @@ async fn finish(
     plan: Plan,
     waf: WafState,
     desired: &Desired,
-    mut alarms: Vec<String>,
+    mut alarms: Vec<Alarm>,
     now: DateTime<Utc>,
 ) -> Result<Enforced, WafError> {
     if !desired.unexplained.is_empty() {
-        alarms.push(format!(
+        let text = format!(
             "{} blocked sessions are not in the history any more and stay blocked, as nothing there ends their blocks: {}; \
              look what became of the table revocations, and end them with `streamwarden restore`",
             desired.unexplained.len(),
             desired.unexplained.iter().take(10).cloned().collect::<Vec<_>>().join(", ")
-        ));
+        );
+        alarms.push(Alarm::new(AlarmKind::BlockUnexplained, text));
     }
     for (session, reason) in &desired.unmatchable {
-        alarms.push(format!("session {session} cannot be blocked: {reason}"));
+        let text = format!("session {session} cannot be blocked: {reason}");
+        alarms.push(Alarm::about(AlarmKind::BlockImpossible, session, text));
     }
     let without_room =
         plan.left_out.len() - desired.unmatchable.iter().map(|(session, _)| session).collect::<BTreeSet<_>>().len();
     if without_room > 0 {
-        alarms.push(format!(
+        let text = format!(
             "{} of {} active sessions do not fit the rule group: {} of {} WCU are used",
             without_room,
             plan.left_out.len() as u64 + plan.sessions,
             plan.wcu + plan.foreign_wcu,
             plan.capacity
-        ));
+        );
+        alarms.push(Alarm::new(AlarmKind::WafFull, text));
     }
     let full_at = forecast(session, &plan, now).await?;
     if let Some(full_at) = full_at.filter(|full_at| plan.left_out.is_empty() && *full_at - now < FULL_SOON) {
-        alarms.push(format!(
+        let text = format!(
             "at the present rate of blocks the rule group is full at {}: make a larger one, or raise thresholds",
             rfc3339(full_at)
-        ));
+        );
+        alarms.push(Alarm::new(AlarmKind::WafFullSoon, text));
     }
     Ok(Enforced { plan, waf, full_at, alarms })
 }
@@ -198,7 +205,7 @@ async fn forecast(
 }
 
 /// Sessions that were served though they had been blocked for minutes, by what was ingested after `batch`: an alarm each.
-pub async fn served(session: &SessionContext, group: &str, batch: i64) -> Result<Vec<String>, EngineError> {
+pub async fn served(session: &SessionContext, group: &str, batch: i64) -> Result<Option<Alarm>, EngineError> {
     #[derive(Deserialize)]
     struct Row {
         session_id: String,
@@ -212,13 +219,14 @@ pub async fn served(session: &SessionContext, group: &str, batch: i64) -> Result
         format!("{} (blocked {}, served {})", row.session_id, rfc3339(row.applied_at), rfc3339(row.last_accepted))
     });
     let told: Vec<String> = told.collect();
-    Ok(match rows.len() {
-        0 => vec![],
-        number => vec![format!(
+    let number = rows.len();
+    Ok((number > 0).then(|| {
+        let text = format!(
             "{number} blocked sessions are still served: {}{}; is the rule group in the web ACL of the distribution, and before \
              every rule that allows?",
             told.join(", "),
             if number > told.len() { ", …" } else { "" }
-        )],
-    })
+        );
+        Alarm::new(AlarmKind::BlockServed, text)
+    }))
 }

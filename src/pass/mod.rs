@@ -10,7 +10,9 @@ use std::time::Instant;
 use chrono::{DateTime, Utc};
 use datafusion::prelude::SessionContext;
 use serde::{Deserialize, Serialize};
+use tokio_util::sync::CancellationToken;
 
+use crate::alarm::{Alarm, AlarmKind};
 use crate::by_hand::{self, TakenIn};
 use crate::config::{Config, ConfigError, Dynamodb};
 use crate::detect::file::Detector;
@@ -21,10 +23,12 @@ use crate::history::Event;
 use crate::ingest::{INGEST, Ingestion};
 use crate::logs::ReadContext;
 use crate::notices::{Severity, notices};
+use crate::notify::{self, Notifier};
 use crate::progress::Stage;
 use crate::requests;
 use crate::rows;
 use crate::schema::Table;
+use crate::silence::silent;
 use crate::smd_table;
 use crate::store::{DeltaStore, MemoryStore, Root, StateLock, Store, StoreError, Transaction};
 use crate::time::{Clock, rfc3339};
@@ -72,9 +76,12 @@ pub struct Outcome {
     pub events: Vec<Event>,
     /// The rules that are in force, or would be.
     pub enforced: Enforced,
-    /// What went wrong without stopping the pass; also among the alarms.
-    pub failures: Vec<String>,
 }
+
+/// Why a pass ended before its time.
+#[derive(Debug, thiserror::Error)]
+#[error("the pass was cut off; the next one takes up where it was")]
+pub struct CutOff;
 
 impl Warden {
     /// Opens what the config names and compiles the detectors: all that can be refused is refused here.
@@ -126,22 +133,52 @@ impl Warden {
         self.config.waf.clone().unwrap_or_default().manual_share
     }
 
-    /// Runs once, under the lock of the state. Its now is when it has the lock.
-    pub async fn pass(&self, clock: Clock, options: Options) -> anyhow::Result<Outcome> {
+    /// Runs once, under the lock of the state. Its now is when it has the lock. Once `cut` is cancelled, the pass is abandoned
+    /// where it is ([`CutOff`]) and the lock given back: the tables are as after a kill.
+    pub async fn pass(
+        &self,
+        clock: Clock,
+        run_id: &str,
+        options: Options,
+        cut: &CancellationToken,
+    ) -> anyhow::Result<Outcome> {
         let root = Root::connect(&self.config.state).await;
+        let outcome = self.locked_pass(&root, clock, run_id, options, cut).await;
+        if let Err(error) = &outcome
+            && !options.dry_run
+            && let alarm = alarm_of(error)
+            && alarm.kind == AlarmKind::RunFailed
+            && let Some(notifier) = Notifier::connect(&self.config).await
+        {
+            notifier.tell_failure(&root, &alarm, run_id, clock.now()).await.iter().for_each(Alarm::log);
+        }
+        outcome
+    }
+
+    async fn locked_pass(
+        &self,
+        root: &Root,
+        clock: Clock,
+        run_id: &str,
+        options: Options,
+        cut: &CancellationToken,
+    ) -> anyhow::Result<Outcome> {
         if options.dry_run {
-            let store = match DeltaStore::open(&root).await {
+            let store = match DeltaStore::open(root).await {
                 Ok(state) => MemoryStore::over(Arc::new(state)),
                 Err(StoreError::Missing(_)) => MemoryStore::default(),
                 Err(error) => return Err(error.into()),
             };
-            return self.pass_on(&store, None, clock.now(), options).await;
+            let pass = self.pass_on(&store, None, clock.now(), run_id, options);
+            return unless_cut(cut, pass).await;
         }
-        let lock = StateLock::acquire(&root, options.wait, self.config.lease).await?;
-        let outcome = match DeltaStore::open_or_create(&root, &lock).await {
-            Ok(store) => self.pass_on(&store, Some(&store), clock.now(), options).await,
-            Err(error) => Err(error.into()),
-        };
+        let lock =
+            unless_cut(cut, async { Ok(StateLock::acquire(root, options.wait, self.config.lease).await?) }).await?;
+        let outcome = unless_cut(cut, async {
+            let store = DeltaStore::open_or_create(root, &lock).await?;
+            self.pass_on(&store, Some((&store, root)), clock.now(), run_id, options).await
+        });
+        let outcome = outcome.await;
         lock.release().await;
         outcome
     }
@@ -158,17 +195,17 @@ impl Warden {
         ))
     }
 
-    /// `kept` is the store once more, where it is one that needs upkeep.
+    /// `kept` is the store once more and where it is, where it is one that is kept.
     async fn pass_on(
         &self,
         store: &dyn Store,
-        kept: Option<&DeltaStore>,
+        kept: Option<(&DeltaStore, &Root)>,
         now: DateTime<Utc>,
+        run_id: &str,
         options: Options,
     ) -> anyhow::Result<Outcome> {
         let started = Instant::now();
-        let run_id = uuid::Uuid::new_v4().to_string();
-        let mut summary = Summary::new(&run_id);
+        let mut summary = Summary::new(run_id);
 
         let stage = if options.progress { Stage::bytes("read") } else { Stage::hidden() };
         let ingestion = Ingestion {
@@ -183,24 +220,22 @@ impl Warden {
         let last_good = last_good_run(&self.engine.session_over(store, now).await?, now).await?;
         let places = requests::places(&self.config.logs, last_good.unwrap_or(now)).await;
         if let Some(gap) = self.gap(last_good, now) {
-            summary.alarms.push(gap);
+            summary.alarms.push(Alarm::new(AlarmKind::RunsMissing, gap));
         }
         // Whatever fails but the state itself, blocks must still end in time and WAF be brought in step.
-        let mut failures = Vec::new();
         match ingestion.run(&places, &stage).await {
             Ok(ingested) => {
                 summary.take_ingested(&ingested);
                 for notice in notices(&ingested.facts, &self.config, &self.detectors) {
                     let text = format!("{}; {}", notice.what, notice.mend);
                     match notice.severity {
-                        Severity::Problem => summary.alarms.push(text),
+                        Severity::Problem => summary.alarms.push(Alarm::about(AlarmKind::LogsLack, notice.what, text)),
                         Severity::Hint => tracing::warn!("{text}"),
                     }
                 }
-                failures.extend(ingested.failures);
             }
             Err(error) if error.is_of_the_state() => return Err(error.into()),
-            Err(error) => failures.push(format!("reading logs failed: {error}")),
+            Err(error) => summary.alarm(AlarmKind::LogsUnreadable, format!("reading logs failed: {error}")),
         }
         drop(stage);
         summary.seconds.ingest = started.elapsed().as_secs_f64();
@@ -208,43 +243,46 @@ impl Warden {
         let detecting = Instant::now();
         let stage = if options.progress { Stage::steps("detect") } else { Stage::hidden() };
         let detection =
-            match detect(&self.engine, store, &self.detectors, &self.config, now, &run_id, &stage, false).await {
+            match detect(&self.engine, store, &self.detectors, &self.config, now, run_id, &stage, false).await {
                 Ok(detection) => detection,
                 Err(error) if error.is_of_the_state() => return Err(error.into()),
                 Err(error) => {
-                    failures.push(format!("detection failed: {error}"));
+                    summary.alarm(AlarmKind::DetectionFailed, format!("detection failed: {error}"));
                     Detection::default()
                 }
             };
         drop(stage);
         summary.seconds.detect = detecting.elapsed().as_secs_f64();
         summary.detectors = detection.detectors.clone();
-        failures.extend(detection.failures.iter().cloned());
+        summary.alarms.extend(detection.failures.iter().cloned());
         summary.spared = summary::Spared::of(&detection.spared);
 
         let recording = Instant::now();
         let mut events = Vec::new();
-        match self.take_in(store, now, &run_id).await {
+        match self.take_in(store, now, run_id).await {
             Ok(taken) => {
                 if !taken.refused.is_empty() {
                     let told: Vec<String> =
                         taken.refused.iter().take(10).map(|(session, why)| format!("{session} ({why})")).collect();
-                    summary.alarms.push(format!(
+                    let text = format!(
                         "{} manual revocations of the DynamoDB table are not taken in: {}",
                         taken.refused.len(),
                         told.join(", ")
-                    ));
+                    );
+                    summary.alarm(AlarmKind::DynamodbRowsRefused, text);
                 }
                 events.extend(taken.events);
             }
             Err(error) if error.downcast_ref::<StoreError>().is_some() => return Err(error),
-            Err(error) => failures.push(format!("{error:#}; its manual revocations stay as they are")),
+            Err(error) => {
+                summary.alarm(AlarmKind::DynamodbFailed, format!("{error:#}; its manual revocations stay as they are"));
+            }
         }
-        let recorded = match revoke::record(self, store, &detection, now, &run_id, options.release_held).await {
+        let recorded = match revoke::record(self, store, &detection, now, run_id, options.release_held).await {
             Ok(recorded) => recorded,
             Err(error) if error.is_of_the_state() => return Err(error.into()),
             Err(error) => {
-                failures.push(format!("deciding failed: {error}"));
+                summary.alarm(AlarmKind::DetectionFailed, format!("deciding failed: {error}"));
                 revoke::Recorded::default()
             }
         };
@@ -255,14 +293,14 @@ impl Warden {
 
         let enforcing = Instant::now();
         let group = self.rule_group().await;
-        let author = Author { store, now, run_id: &run_id };
+        let author = Author { store, now, run_id };
         let how = if options.dry_run { How::Look } else { How::Sync { drop_unknown: false } };
-        let held = || kept.map_or(Ok(()), DeltaStore::check_held);
+        let held = || kept.map_or(Ok(()), |(kept, _)| kept.check_held());
         let enforced = match enforce(self, group.as_ref(), author, &held, how).await {
             Ok(enforced) => enforced,
             Err(WafError::State(error)) => return Err(error.into()),
             Err(error) => {
-                failures.push(format!("{error}; WAF keeps the rules it has"));
+                summary.alarm(AlarmKind::WafFailed, format!("{error}; WAF keeps the rules it has"));
                 Enforced::failed()
             }
         };
@@ -273,16 +311,24 @@ impl Warden {
             let told = store.transaction(Table::Runs, SERVED_UP_TO).await?.unwrap_or(0);
             summary.alarms.extend(served(&session, group.id(), told).await?);
         }
-        summary.alarms.extend(failures.iter().cloned());
         summary.seconds.enforce = enforcing.elapsed().as_secs_f64();
-        if let Some(kept) = kept
-            && let Err(error) = upkeep(&self.engine, kept, now, &self.config).await
-        {
-            summary.alarms.push(format!("upkeep of the state failed: {error}"));
+        summary.alarms.extend(silent(&self.engine.session_over(store, now).await?, &self.config.logs, now).await?);
+        if let Some((kept, root)) = kept {
+            if let Err(error) = upkeep(&self.engine, kept, now, &self.config).await {
+                summary.alarm(AlarmKind::UpkeepFailed, format!("upkeep of the state failed: {error}"));
+            }
+            if let Some(notifier) = Notifier::connect(&self.config).await {
+                let pass = notify::Pass { engine: &self.engine, store, root, now, run_id };
+                match notifier.tell(&pass, &events, &summary.alarms).await {
+                    Ok(problems) => summary.alarms.extend(problems),
+                    Err(error) if error.downcast_ref::<StoreError>().is_some() => return Err(error),
+                    Err(error) => summary.alarm(AlarmKind::NotifyFailed, format!("nothing was told: {error:#}")),
+                }
+            }
         }
         summary.seconds.total = started.elapsed().as_secs_f64();
 
-        let outcome = Outcome { now, summary, events, enforced, failures };
+        let outcome = Outcome { now, summary, events, enforced };
         append_run(store, now, &outcome).await?;
         Ok(outcome)
     }
@@ -291,9 +337,20 @@ impl Warden {
 impl Outcome {
     /// Tells the log what went wrong and what a person should look at.
     pub fn log_alarms(&self) {
-        for alarm in &self.summary.alarms {
-            let text = crate::text::printable(alarm);
-            if self.failures.contains(alarm) { tracing::error!("{text}") } else { tracing::warn!("{text}") }
+        self.summary.alarms.iter().for_each(Alarm::log);
+    }
+
+    /// What went wrong without stopping the pass.
+    pub fn failures(&self) -> impl Iterator<Item = &Alarm> {
+        self.summary.alarms.iter().filter(|alarm| alarm.kind.is_failure())
+    }
+
+    /// How it ended, as `runs` and the metrics have it.
+    pub fn result(&self) -> &'static str {
+        match self {
+            failed if failed.failures().next().is_some() => "failed",
+            done if done.needs_attention() => "attention",
+            _ => "done",
         }
     }
 
@@ -301,6 +358,25 @@ impl Outcome {
     pub fn needs_attention(&self) -> bool {
         let summary = &self.summary;
         summary.held > 0 || summary.objects.quarantined > 0 || summary.waf.left_out > 0 || !summary.alarms.is_empty()
+    }
+}
+
+/// What a person should know of a pass that gave no outcome.
+pub fn alarm_of(error: &anyhow::Error) -> Alarm {
+    let text = format!("{error:#}");
+    match error.downcast_ref::<StoreError>() {
+        Some(StoreError::Locked(_)) => Alarm::new(AlarmKind::StateLocked, text),
+        _ if error.is::<CutOff>() => Alarm::new(AlarmKind::RunCutOff, text),
+        _ => Alarm::new(AlarmKind::RunFailed, text),
+    }
+}
+
+/// The work, or [`CutOff`] once that is asked for.
+async fn unless_cut<T>(cut: &CancellationToken, work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    tokio::select! {
+        biased;
+        () = cut.cancelled() => Err(CutOff.into()),
+        done = work => done,
     }
 }
 
@@ -323,15 +399,10 @@ async fn append_run(store: &dyn Store, now: DateTime<Utc>, outcome: &Outcome) ->
         outcome: &'static str,
         summary: String,
     }
-    let result = match outcome {
-        failed if !failed.failures.is_empty() => "failed",
-        done if done.needs_attention() => "attention",
-        _ => "done",
-    };
     let run = Run {
         run_id: &outcome.summary.run_id,
         started_at: now,
-        outcome: result,
+        outcome: outcome.result(),
         summary: serde_json::to_string(&outcome.summary)?,
     };
     let rows = rows::encode(Table::Runs.schema().stored(), &[run]).map_err(anyhow::Error::msg)?;

@@ -8,6 +8,7 @@ use datafusion::prelude::SessionContext;
 use serde::Deserialize;
 
 use super::Warden;
+use crate::alarm::{Alarm, AlarmKind};
 use crate::allow::Spared;
 use crate::decide::{Binding, Draft, Facts, Policy, Proposal, guard_trips, propose, verdict};
 use crate::detect::{DetectError, Detection, Finding, Inspection, evaluations};
@@ -30,7 +31,7 @@ const HISTORY_STATE: Sql = sql!("engine/history_state.sql");
 #[derive(Default)]
 pub struct Recorded {
     pub events: Vec<Event>,
-    pub alarms: Vec<String>,
+    pub alarms: Vec<Alarm>,
 }
 
 /// Why nothing was recorded.
@@ -143,10 +144,11 @@ pub async fn record(
                 guard.max_share,
                 detection.sessions
             );
-            alarms.push(format!(
+            let text = format!(
                 "held {} sessions: {reason}; look at them and let them through with run --release-held",
                 first_blocks.len()
-            ));
+            );
+            alarms.push(Alarm::new(AlarmKind::SessionsHeld, text));
             for mut draft in first_blocks {
                 draft.reason = format!("{}; held by the guard", draft.reason);
                 draft.expires_at = None;
@@ -160,18 +162,20 @@ pub async fn record(
     }
 
     if let Some((why, sessions)) = &unsure {
-        alarms.push(format!(
+        let text = format!(
             "{} sessions are not decided on, as what the allow-list leaves of them may not suffice ({}): {why}",
             sessions.len(),
             sessions.join(", ")
-        ));
+        );
+        alarms.push(Alarm::new(AlarmKind::SessionsUndecided, text));
     }
     let settled: HashSet<&str> = recorder.events.iter().map(|event| event.session_id.as_str()).collect();
     let waiting = held.iter().filter(|held| !settled.contains(held.session_id.as_str())).count();
     if waiting > 0 {
-        alarms.push(format!(
+        let text = format!(
             "{waiting} sessions are held since earlier runs; look at them (history) and let them through with run --release-held"
-        ));
+        );
+        alarms.push(Alarm::new(AlarmKind::SessionsHeld, text));
     }
     let events = recorder.events;
     // Who waits is decided on again by the next run.
@@ -231,7 +235,7 @@ impl Anew {
         for finding in found {
             findings.entry(finding.session_id.clone()).or_default().push(finding);
         }
-        Ok(Anew { findings, incomplete: failures.into_iter().next() })
+        Ok(Anew { findings, incomplete: failures.into_iter().next().map(|alarm| alarm.text) })
     }
 }
 

@@ -6,6 +6,7 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 
 use super::enforce::{Enforced, WafState};
+use crate::alarm::{Alarm, AlarmKind};
 use crate::allow;
 use crate::detect::DetectorStats;
 use crate::history::{Event, EventKind};
@@ -27,7 +28,7 @@ pub struct Summary {
     pub spared: Spared,
     pub waf: Waf,
     pub seconds: Seconds,
-    pub alarms: Vec<String>,
+    pub alarms: Vec<Alarm>,
 }
 
 #[derive(Clone, Debug, Default, Serialize)]
@@ -92,6 +93,10 @@ pub struct Seconds {
 impl Summary {
     pub fn new(run_id: &str) -> Summary {
         Summary { run_id: run_id.to_owned(), ..Summary::default() }
+    }
+
+    pub fn alarm(&mut self, kind: AlarmKind, text: String) {
+        self.alarms.push(Alarm::new(kind, text));
     }
 
     pub fn take_ingested(&mut self, ingested: &Ingested) {

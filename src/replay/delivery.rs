@@ -25,7 +25,6 @@ use crate::detect::file::{Detector, Scope, Strength};
 use crate::detect::{Finding, Inspection, Learned, OF_EVERYBODY, catalog, depends_on};
 use crate::engine::{Engine, Sql, collect, fetch, replace, select, sql};
 use crate::history::Standing;
-use crate::ingest::tick;
 use crate::pass::Warden;
 use crate::pass::revoke::{Case, cases};
 use crate::pass::summary::Lag;
@@ -97,7 +96,7 @@ pub async fn follow(
     now: DateTime<Utc>,
     stage: &Stage,
 ) -> anyhow::Result<Delivery> {
-    let every = warden.config.schedule.every;
+    let schedule = &warden.config.schedule;
     let session = warden.engine.session_over(store, now).await?;
     candidates(&session, revocations.iter().map(|revocation| revocation.session_id.as_str()))?;
     #[derive(Deserialize)]
@@ -115,7 +114,7 @@ pub async fn follow(
     let objects: Vec<Arrived> = fetch(&session, OBJECTS, vec![]).await?;
     let lags = objects.iter().map(|object| seconds(object.arrived_at - object.last_time)).collect();
     let mut delivery = Delivery {
-        schedule_seconds: seconds(every.delta()),
+        schedule_seconds: seconds(schedule.mean()),
         lag_seconds: Lag::of(lags),
         unknown: implausible(&objects),
         blocked: 0,
@@ -125,7 +124,7 @@ pub async fn follow(
     if delivery.unknown.is_some() || revocations.is_empty() {
         return Ok(delivery);
     }
-    let of_batch = objects.iter().map(|object| (object.batch, tick(object.arrived_at, every))).collect();
+    let of_batch = objects.iter().map(|object| (object.batch, schedule.first_from(object.arrived_at))).collect();
     // Those that have nothing to say of these sessions need not be asked.
     let looked_for: BTreeSet<&str> = revocations.iter().map(|revocation| revocation.session_id.as_str()).collect();
     let speaking: HashSet<&str> = cases
@@ -344,7 +343,7 @@ impl Passes<'_> {
         let looked_at: BTreeSet<&str> = at.keys().copied().collect();
         let (found, failures) = self.inspection.look_at(&session, &looked_at, self.now).await?;
         for failure in failures {
-            tracing::warn!("time to block: {}", crate::text::printable(&failure));
+            tracing::warn!("time to block: {}", crate::text::printable(&failure.text));
         }
         let mut findings: HashMap<String, Vec<Finding>> = HashMap::new();
         for finding in found {

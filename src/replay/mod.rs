@@ -14,6 +14,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::alarm::Alarm;
 use crate::config::{Guard, Mode};
 use crate::decide::{Facts, Policy, Proposal, guard_trips, propose};
 use crate::detect::file::{Detector, Strength};
@@ -62,8 +63,9 @@ pub struct Replayed {
     pub insight: Option<report::Insight>,
     #[serde(skip)]
     pub ingested: Ingested,
+    /// What a person should look at, failures among it.
     #[serde(skip)]
-    pub failures: Vec<String>,
+    pub alarms: Vec<Alarm>,
 }
 
 #[derive(Debug, Serialize)]
@@ -178,8 +180,8 @@ pub async fn replay(warden: &Warden, request: &Request<'_>, now: DateTime<Utc>) 
         false => None,
     };
 
-    let mut failures = ingested.failures.clone();
-    failures.extend(detection.failures);
+    let mut alarms = ingested.alarms.clone();
+    alarms.extend(detection.failures);
     Ok(Replayed {
         rows: logs.0,
         sessions,
@@ -193,7 +195,7 @@ pub async fn replay(warden: &Warden, request: &Request<'_>, now: DateTime<Utc>) 
         delivery,
         insight,
         ingested,
-        failures,
+        alarms,
     })
 }
 
@@ -220,7 +222,7 @@ async fn read(
         context: &warden.context,
         now,
         retry_quarantined: false,
-        by_arrival: Some(warden.config.schedule.every),
+        by_arrival: Some(&warden.config.schedule),
     };
     Ok(ingestion.run(&places, &stage).await?)
 }

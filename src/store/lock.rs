@@ -7,7 +7,8 @@ use std::sync::Arc;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use tokio::task::JoinHandle;
+use tokio_util::task::AbortOnDropHandle;
+use tracing::Instrument;
 
 use super::StoreError;
 use super::root::{Found, LOCK_FILE, Put, Root, S3Root};
@@ -15,7 +16,7 @@ use super::root::{Found, LOCK_FILE, Put, Root, S3Root};
 /// Held while a run writes. Readers take none.
 pub enum StateLock {
     Folder { _file: File },
-    S3 { lease: Arc<Lease>, renewing: JoinHandle<()> },
+    S3 { lease: Arc<Lease>, renewing: AbortOnDropHandle<()> },
 }
 
 /// A lease in S3.
@@ -128,8 +129,10 @@ async fn take_lease(root: &S3Root, length: Duration) -> Result<Option<StateLock>
                 lease.renew().await;
             }
         }
+        .in_current_span()
     });
-    Ok(Some(StateLock::S3 { lease, renewing }))
+    // A lease whose holder was dropped runs out.
+    Ok(Some(StateLock::S3 { lease, renewing: AbortOnDropHandle::new(renewing) }))
 }
 
 fn lease_text(holder: &str, renewals: u64) -> String {

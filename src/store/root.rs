@@ -15,6 +15,8 @@ use crate::aws;
 use crate::source::Location;
 
 pub const LOCK_FILE: &str = "lock";
+/// A note that a run failed before it could write, and when that was told.
+pub const TOLD_FAILURE_FILE: &str = "told-failure";
 
 /// The place of a state, opened.
 #[derive(Clone, Debug)]
@@ -110,9 +112,20 @@ impl Root {
         }
     }
 
-    /// Whether nothing but the lock is there.
+    /// Removes a small file, if it is there.
+    pub async fn remove(&self, name: &str) -> Result<(), StoreError> {
+        match self {
+            Root::Folder(folder) => match fs::remove_file(folder.join(name)) {
+                Err(error) if error.kind() != ErrorKind::NotFound => Err(self.error(error)),
+                _ => Ok(()),
+            },
+            Root::S3(root) => root.delete(name).await,
+        }
+    }
+
+    /// Whether nothing is there but what a run leaves that could not begin.
     pub async fn is_empty(&self) -> Result<bool, StoreError> {
-        let is_ours = |name: &str| name.starts_with(LOCK_FILE) || name.ends_with(".new");
+        let is_ours = |name: &str| name.starts_with(LOCK_FILE) || name.ends_with(".new") || name == TOLD_FAILURE_FILE;
         match self {
             Root::Folder(folder) => match fs::read_dir(folder) {
                 Ok(entries) => {

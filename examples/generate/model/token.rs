@@ -298,7 +298,7 @@ fn cloudfront_base64(bytes: &[u8]) -> String {
 
 /// A SHA-256 in hexadecimal digits.
 fn hex(bytes: impl AsRef<[u8]>) -> String {
-    format!("{:x}", Sha256::digest(bytes))
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

@@ -103,8 +103,9 @@ fn summary(replayed: &Replayed) -> Markup {
                     (figure("F1", ratio(evaluation.overall.f1)))
                 }
             }
-            @for failure in &replayed.failures { p { "Failed: " (printable(failure)) } }
-            @for alarm in &replayed.ingested.alarms { p { (printable(alarm)) } }
+            @for alarm in &replayed.alarms {
+                p { @if alarm.kind.is_failure() { "Failed: " } (printable(&alarm.text)) }
+            }
         }
     }
 }

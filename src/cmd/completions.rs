@@ -1,0 +1,18 @@
+//! `streamwarden completions`: what a shell needs to complete commands and flags.
+
+use super::print;
+use crate::cli::{self, Exit};
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The shell.
+    #[arg(value_enum)]
+    shell: clap_complete::Shell,
+}
+
+pub fn run(args: Args) -> anyhow::Result<Exit> {
+    let mut script = Vec::new();
+    clap_complete::generate(args.shell, &mut cli::command_line(), "streamwarden", &mut script);
+    print(&String::from_utf8(script)?)?;
+    Ok(Exit::Done)
+}
