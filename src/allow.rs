@@ -4,6 +4,7 @@
 //! requests out of what detectors see: the rest of the session is judged without them. Agents and referers can be forged:
 //! who sends an allowed one with every request is seen by no detector.
 
+use std::collections::HashSet;
 use std::net::IpAddr;
 use std::str::FromStr;
 
@@ -13,6 +14,7 @@ use arrow::datatypes::{Int64Type, TimestampMicrosecondType};
 use arrow::record_batch::RecordBatch;
 use chrono::{DateTime, Utc};
 
+use crate::privacy::Disguise;
 use crate::rows::texts;
 
 /// An entry of the config.
@@ -28,6 +30,8 @@ pub struct Allow {
 pub enum Allowed {
     Session(String),
     Network(Block),
+    /// The networks of a block, in the form in which they are stored.
+    Networks(HashSet<String>),
     Asn(i64),
     /// The whole user agent, decoded.
     UserAgent(String),
@@ -66,6 +70,45 @@ impl FromStr for Block {
 }
 
 impl Block {
+    /// The networks in it as they are stored.
+    fn in_disguise(self, disguise: &Disguise) -> Result<Allowed, String> {
+        let shown = self.address(self.address);
+        let (of_v4, of_v6) = match disguise {
+            Disguise::Keep => return Ok(Allowed::Network(self)),
+            Disguise::Truncate => (24, 48),
+            Disguise::Hash(_) => (16, 48),
+        };
+        let bound = if self.v6 { of_v6 } else { of_v4 };
+        if matches!(disguise, Disguise::Truncate) {
+            let wide = self.bits <= bound;
+            let message = || {
+                format!(
+                    "{shown}/{}: with [privacy] addresses = \"truncate\" networks are known as /{bound}: allow that",
+                    self.bits
+                )
+            };
+            return wide.then_some(Allowed::Network(self)).ok_or_else(message);
+        }
+        if self.bits < bound {
+            return Err(format!(
+                "{shown}/{}: with [privacy] addresses = \"hash\" each network in it is looked for by its digest, and these are too \
+                 many: allow parts of it, /{bound} or smaller, or its autonomous system",
+                self.bits
+            ));
+        }
+        let (width, step) = if self.v6 { (64 - self.bits, 64) } else { (32 - self.bits, 0) };
+        let first = ((self.address >> step) >> width) << width;
+        let networks = (0..1u128 << width).map(|number| {
+            let address = self.address((first + number) << step);
+            crate::viewer::network(disguise.address(address))
+        });
+        Ok(Allowed::Networks(networks.collect()))
+    }
+
+    fn address(self, number: u128) -> IpAddr {
+        if self.v6 { IpAddr::V6(number.into()) } else { IpAddr::V4((number as u32).into()) }
+    }
+
     /// Whether a value of the column `network` lies in it.
     fn has(&self, network: &str) -> bool {
         let address = network.strip_suffix("::/64").map_or_else(
@@ -103,6 +146,15 @@ pub struct Spared {
 }
 
 impl AllowList {
+    /// The same entries about addresses as they are stored. An error says which network cannot be told from others then.
+    pub fn in_disguise(self, disguise: &Disguise) -> Result<AllowList, String> {
+        let entries = self.0.into_iter().map(|allow| match allow.what {
+            Allowed::Network(block) => Ok(Allow { what: block.in_disguise(disguise)?, ..allow }),
+            _ => Ok(allow),
+        });
+        Ok(AllowList(entries.collect::<Result<_, String>>()?))
+    }
+
     /// The entry that spares a session at `now`.
     pub fn of_session(&self, session_id: &str, now: DateTime<Utc>) -> Option<&Allow> {
         self.in_force(now).find(|allow| matches!(&allow.what, Allowed::Session(id) if id == session_id))
@@ -125,6 +177,9 @@ impl AllowList {
             match &allow.what {
                 Allowed::Session(_) => {}
                 Allowed::Network(block) => mark(batch, "network", &mut taken, |network| block.has(network))?,
+                Allowed::Networks(networks) => {
+                    mark(batch, "network", &mut taken, |network| networks.contains(network))?;
+                }
                 Allowed::UserAgent(agent) => mark(batch, "user_agent", &mut taken, |text| text == agent)?,
                 Allowed::Referer(host) => mark(batch, "referer_host", &mut taken, |text| {
                     text == host || text.strip_suffix(host.as_str()).is_some_and(|below| below.ends_with('.'))
@@ -187,6 +242,33 @@ mod tests {
         for wrong in ["203.0.113.0/33", "example.com", "2001:db8::1/128", "203.0.113.0/", ""] {
             assert!(wrong.parse::<Block>().is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn a_block_is_allowed_in_whatever_form_addresses_are_stored() {
+        let hash = Disguise::hash(b"0123456789abcdef0123456789abcdef");
+        let stored = |disguise: &Disguise, address: &str| {
+            crate::viewer::network(disguise.address(address.parse::<IpAddr>().unwrap()))
+        };
+        for (text, inside, outside) in [
+            ("203.0.113.0/24", "203.0.113.255", "203.0.114.0"),
+            ("203.0.112.0/20", "203.0.127.7", "203.0.128.7"),
+            ("2001:db8:1::/48", "2001:db8:1:2::7", "2001:db8:2:2::7"),
+        ] {
+            for disguise in [&Disguise::Truncate, &hash] {
+                let allowed = text.parse::<Block>().unwrap().in_disguise(disguise).unwrap();
+                let has = |address: &str| match &allowed {
+                    Allowed::Network(block) => block.has(&stored(disguise, address)),
+                    Allowed::Networks(networks) => networks.contains(&stored(disguise, address)),
+                    _ => false,
+                };
+                assert!(has(inside) && !has(outside), "{text}");
+            }
+        }
+        let allowed = |text: &str, disguise: &Disguise| text.parse::<Block>().unwrap().in_disguise(disguise);
+        assert!(allowed("203.0.113.7", &hash).is_ok());
+        assert!(allowed("203.0.113.7", &Disguise::Truncate).unwrap_err().contains("/24"));
+        assert!(allowed("203.0.0.0/15", &hash).unwrap_err().contains("/16"));
     }
 
     #[test]

@@ -83,6 +83,17 @@ pub async fn dynamodb_client(region: Option<String>) -> aws_sdk_dynamodb::Client
     aws_sdk_dynamodb::Client::from_conf(config)
 }
 
+/// How far the clock of this machine is ahead of that of AWS; none where no answer tells.
+pub async fn clock_offset() -> Option<chrono::TimeDelta> {
+    let endpoint = ["AWS_ENDPOINT_URL_WAFV2", "AWS_ENDPOINT_URL"].iter().find_map(|name| std::env::var(name).ok());
+    let endpoint = endpoint.unwrap_or_else(|| format!("https://wafv2.{CLOUDFRONT_REGION}.amazonaws.com/"));
+    let client = reqwest::Client::builder().timeout(CONNECT_TIMEOUT).build().ok()?;
+    // Whatever it answers: every answer has a date, of whole seconds.
+    let answer = client.head(endpoint).send().await.ok()?;
+    let date = chrono::DateTime::parse_from_rfc2822(answer.headers().get("date")?.to_str().ok()?).ok()?;
+    Some(chrono::Utc::now() - date.with_timezone(&chrono::Utc))
+}
+
 /// A client for SNS in the Region of a topic.
 pub async fn sns_client(region: String) -> aws_sdk_sns::Client {
     let environment = environment().await;

@@ -37,6 +37,7 @@ pub mod network_type;
 pub mod notices;
 pub mod notify;
 pub mod pass;
+pub mod privacy;
 pub mod progress;
 pub mod replay;
 pub mod requests;

@@ -276,6 +276,7 @@ mod tests {
 
     use super::*;
     use crate::geo::Geo;
+    use crate::privacy::Disguise;
     use crate::source::FolderSource;
 
     /// What a query does not need is not built: the scan itself has only the wanted columns.
@@ -284,7 +285,12 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let text = "#Fields: date time c-ip cs-uri-stem sc-status\n2026-11-20\t19:00:01\t198.18.0.1\t/a.ts\t200\n";
         std::fs::write(folder.path().join("a.log"), text).unwrap();
-        let context = ReadContext { sessions: [].into(), geo: Arc::new(Geo::default()), refused_status: [403].into() };
+        let context = ReadContext {
+            sessions: [].into(),
+            geo: Arc::new(Geo::default()),
+            refused_status: [403].into(),
+            disguise: Disguise::Keep,
+        };
         let source = Arc::new(FolderSource::new(folder.path().to_owned()));
         let place = Place { source, form: Arc::default(), since: None };
         let session = SessionContext::new();

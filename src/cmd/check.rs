@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::{print, print_json};
-use crate::check::{Checked, check};
+use crate::check::{Checked, Outcome, check};
 use crate::cli::{Common, Exit, Output};
 use crate::notices::Severity;
 use crate::pass::Warden;
@@ -19,9 +19,9 @@ pub struct Args {
 
 pub async fn run(common: &Common, args: Args) -> anyhow::Result<Exit> {
     let config = common.load()?;
-    let now = common.clock(&config).now();
+    let clock = common.clock(&config);
     let warden = Warden::new(config).await?;
-    let checked = check(&warden, now).await?;
+    let checked = check(&warden, clock).await?;
     match args.output {
         Output::Json => print_json(&checked)?,
         Output::Text => print(&text(&checked))?,
@@ -29,16 +29,22 @@ pub async fn run(common: &Common, args: Args) -> anyhow::Result<Exit> {
     for failure in &checked.failures {
         tracing::error!("{}", printable(failure));
     }
+    let tried = |outcome| checked.tried.iter().any(|trial| trial.outcome == outcome);
     let problem = checked.notices.iter().any(|notice| notice.severity == Severity::Problem);
-    Ok(match (checked.failures.is_empty(), problem) {
-        (false, _) => Exit::Failed,
-        (true, true) => Exit::Attention,
-        (true, false) => Exit::Done,
+    Ok(match (tried(Outcome::Failed), problem || tried(Outcome::Problem)) {
+        (true, _) => Exit::Failed,
+        (false, true) => Exit::Attention,
+        (false, false) => Exit::Done,
     })
 }
 
+/// Lines that are harmless one by one.
+fn printable_lines(text: &str) -> String {
+    text.lines().map(|line| format!("{}\n", printable(line))).collect()
+}
+
 fn text(checked: &Checked) -> String {
-    let mut text = String::new();
+    let mut text = format!("# The config, with every default\n{}\n", printable_lines(&checked.config.to_string()));
     for logs in &checked.logs {
         let formats: Vec<String> = logs.formats.iter().map(|(name, count)| format!("{name} {count}")).collect();
         let newest = logs.newest_request.map_or("-".to_owned(), rfc3339);
@@ -73,7 +79,25 @@ fn text(checked: &Checked) -> String {
     let header =
         ["scheme", "in config", "of accepted", "bound", "derived", "sessions", "networks per session, mean / most"];
     let _ = write!(text, "\nOf {} accepted requests:\n{}", checked.accepted, table(&header, &rows));
-    if checked.notices.is_empty() {
+    let rows: Vec<Vec<String>> = checked
+        .tried
+        .iter()
+        .map(|trial| {
+            let outcome = match trial.outcome {
+                Outcome::Good => "good",
+                Outcome::Problem => "LOOK",
+                Outcome::Failed => "FAILED",
+                Outcome::Skipped => "-",
+            };
+            vec![outcome.to_owned(), trial.what.clone(), trial.detail.clone()]
+        })
+        .collect();
+    let _ = write!(text, "\nTried, with nothing changed:\n{}", table(&["", "what", ""], &rows));
+    for trial in checked.tried.iter().filter(|trial| trial.mend.is_some()) {
+        let mend = trial.mend.as_deref().unwrap_or_default();
+        let _ = write!(text, "\n! {}: {}\n  {}\n", printable(&trial.what), printable(&trial.detail), printable(mend));
+    }
+    if checked.notices.is_empty() && checked.tried.iter().all(|trial| trial.mend.is_none()) {
         text += "\nNothing is missing.\n";
     }
     for notice in &checked.notices {

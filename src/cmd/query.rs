@@ -1,5 +1,6 @@
 //! `streamwarden query`: SQL over every table.
 
+use std::io::IsTerminal;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, StringArray};
@@ -7,7 +8,10 @@ use arrow::datatypes::DataType;
 use arrow::record_batch::RecordBatch;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use clap::ValueEnum;
+use datafusion::common::ScalarValue;
+use datafusion::prelude::{DataFrame, SessionContext};
 use parquet::arrow::ArrowWriter;
+use rustyline::error::ReadlineError;
 
 use super::print;
 use crate::cli::{Common, Exit, UsageError};
@@ -19,7 +23,7 @@ use crate::requests::{RequestsTable, places};
 use crate::rows;
 use crate::schema::Table;
 use crate::store::{DeltaStore, Root};
-use crate::text::{csv_cell, json_line, table};
+use crate::text::{csv_cell, json_line, printable, table};
 use crate::time::Span;
 
 #[derive(Debug, clap::Args)]
@@ -33,9 +37,12 @@ pub struct Args {
     /// The time that a saved query is about, up to now (or --now).
     #[arg(long, default_value = "7d", requires = "saved")]
     since: Span,
-    /// One SELECT. Tables: activity, refusals, credentials, findings, revocations, active_revocations, enforcement, syncs,
-    /// objects, runs, the lists of the config, and requests, which is read from the log objects.
-    #[arg(required_unless_present = "saved")]
+    /// The detector that the saved query detector_findings is about; else all.
+    #[arg(long, requires = "saved", value_name = "NAME")]
+    detector: Option<String>,
+    /// One SELECT; without it a prompt, or what stdin has. Tables: activity, refusals, deliveries, credentials, findings,
+    /// revocations, active_revocations, enforcement, syncs, notifications, objects, runs, the lists of the config, and requests,
+    /// which is read from the log objects.
     sql: Option<String>,
 }
 
@@ -49,6 +56,12 @@ pub enum Saved {
     BlockEffects,
     /// Rules, sessions and WCU of the rule group over time.
     Capacity,
+    /// What a detector found (--detector), or all of them, by session.
+    DetectorFindings,
+    /// How long each automatic block took, from the sharing to the decision, to WAF and to the first refusal.
+    TimeToBlock,
+    /// The sessions that were decided on, those with the most blocks first.
+    TopOffenders,
 }
 
 impl Saved {
@@ -57,6 +70,9 @@ impl Saved {
             Saved::WouldHaveBlocked => sql!("reports/would_have_blocked.sql"),
             Saved::BlockEffects => sql!("reports/block_effects.sql"),
             Saved::Capacity => sql!("reports/capacity.sql"),
+            Saved::DetectorFindings => sql!("reports/detector_findings.sql"),
+            Saved::TimeToBlock => sql!("reports/time_to_block.sql"),
+            Saved::TopOffenders => sql!("reports/top_offenders.sql"),
         }
     }
 }
@@ -80,25 +96,67 @@ pub async fn run(common: &Common, args: Args) -> anyhow::Result<Exit> {
     let requests = RequestsTable::new(places, warden.context.clone());
     session.register_table(Table::Requests.name(), Arc::new(requests))?;
     register_lists(&session, &warden.config.lists)?;
-    let frame = match args.saved {
-        Some(saved) => {
-            let modes = detector_modes(&warden)?;
-            engine::replace(&session, "detector_modes", modes.schema(), vec![modes])?;
-            let period = vec![("since", timestamp(now - args.since.delta())), ("until", timestamp(now))];
-            engine::prepare(&session, saved.sql(), period).await?
-        }
-        None => {
-            let text = args.sql.unwrap_or_default();
-            let frame = engine::select(&session, &text).await.map_err(|error| UsageError(error.strip_backtrace()))?;
-            if let Some(parameter) = frame.logical_plan().get_parameter_names()?.into_iter().next() {
-                return Err(UsageError(format!("{parameter}: a query has no parameters")).into());
+    if let Some(saved) = args.saved {
+        let modes = detector_modes(&warden)?;
+        engine::replace(&session, "detector_modes", modes.schema(), vec![modes])?;
+        let parameters = vec![
+            ("since", timestamp(now - args.since.delta())),
+            ("until", timestamp(now)),
+            ("detector", ScalarValue::Utf8(args.detector)),
+        ];
+        return show(engine::prepare(&session, saved.sql(), parameters).await?, args.format).await;
+    }
+    match args.sql {
+        Some(text) => show(asked(&session, &text).await?, args.format).await,
+        None if std::io::stdin().is_terminal() => prompt(&session, args.format).await,
+        None => show(asked(&session, &std::io::read_to_string(std::io::stdin())?).await?, args.format).await,
+    }
+}
+
+/// The rows that a person asks for.
+async fn asked(session: &SessionContext, text: &str) -> anyhow::Result<DataFrame> {
+    let frame = engine::select(session, text).await.map_err(|error| UsageError(error.strip_backtrace()))?;
+    if let Some(parameter) = frame.logical_plan().get_parameter_names()?.into_iter().next() {
+        return Err(UsageError(format!("{parameter}: a query has no parameters")).into());
+    }
+    Ok(frame)
+}
+
+/// Asks for statements, each up to a semicolon, until the end of input or `exit`. The tables are as they were at the start.
+async fn prompt(session: &SessionContext, format: Format) -> anyhow::Result<Exit> {
+    let mut editor = rustyline::DefaultEditor::new()?;
+    let mut statement = String::new();
+    loop {
+        let line = match editor.readline(if statement.is_empty() { "streamwarden> " } else { "          ...> " }) {
+            Ok(line) => line,
+            Err(ReadlineError::Interrupted) => {
+                statement.clear();
+                continue;
             }
-            frame
+            Err(ReadlineError::Eof) => return Ok(Exit::Done),
+            Err(error) => return Err(error.into()),
+        };
+        if statement.is_empty() && matches!(line.trim().trim_end_matches(';'), "exit" | "quit" | "\\q") {
+            return Ok(Exit::Done);
         }
-    };
+        statement += &line;
+        statement.push('\n');
+        if line.trim_end().ends_with(';') {
+            let text = std::mem::take(&mut statement);
+            editor.add_history_entry(text.trim())?;
+            let shown = async { show(asked(session, &text).await?, format).await };
+            if let Err(error) = shown.await {
+                tracing::error!("{}", printable(&format!("{error:#}")));
+            }
+        }
+    }
+}
+
+/// Prints the rows.
+async fn show(frame: DataFrame, format: Format) -> anyhow::Result<Exit> {
     let schema = Arc::new(frame.schema().as_arrow().clone());
     let batches = frame.collect().await?;
-    match args.format {
+    match format {
         Format::Table => {
             let header: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
             print(&table(&header, &cells(&batches)?))?;

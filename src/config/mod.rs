@@ -28,6 +28,8 @@ use crate::time::Span;
 pub struct Config {
     /// The file it was read from.
     pub path: PathBuf,
+    /// Every key with the value that is in force, for people to look at.
+    pub resolved: toml::Table,
     /// A fixed clock, for demos.
     pub now: Option<DateTime<Utc>>,
     pub state: Location,

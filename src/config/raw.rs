@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use chrono::{DateTime, Utc};
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::{ConfigError, Logs, suggest};
 use crate::allow::{Allow, AllowList, Allowed};
@@ -18,7 +18,7 @@ use crate::source::Location;
 use crate::time::Span;
 use crate::waf::MAX_CAPACITY;
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
     #[serde(default, deserialize_with = "instant")]
@@ -56,7 +56,7 @@ pub struct Config {
     privacy: Privacy,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 struct State {
     location: String,
@@ -67,7 +67,7 @@ struct State {
 }
 
 /// An entry of the allow-list, about one thing.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 struct AllowEntry {
     #[serde(default)]
@@ -102,7 +102,7 @@ impl AllowEntry {
     }
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 struct LogsEntry {
     location: String,
@@ -145,7 +145,7 @@ impl LogFormat {
 }
 
 /// MaxMind-format files for logs that carry no country or ASN.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct GeoIp {
     #[serde(default)]
@@ -154,7 +154,7 @@ pub struct GeoIp {
     pub asn: Option<PathBuf>,
 }
 
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Detect {
     /// A folder of detectors beside the built-in ones.
@@ -170,7 +170,7 @@ impl Default for Detect {
 }
 
 /// What the config says of one detector: overrides of its header, and its parameters.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
 pub struct DetectorSettings {
     #[serde(default)]
     pub window: Option<Span>,
@@ -188,7 +188,7 @@ pub struct DetectorSettings {
 }
 
 /// What a decision may do; the lesser of the overall mode and the detector's counts.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize, serde::Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Mode {
     /// The detector is not run.
@@ -213,7 +213,7 @@ impl Mode {
     }
 }
 
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Guard {
     pub mode: Mode,
@@ -248,7 +248,7 @@ impl Default for Guard {
 }
 
 /// The rule group that is kept in step; scope CLOUDFRONT.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Waf {
     pub name: Option<String>,
@@ -266,7 +266,7 @@ impl Default for Waf {
 }
 
 /// The table of Secure Media Delivery from which manual revocations are taken in.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Dynamodb {
     /// Its name or ARN.
@@ -275,7 +275,7 @@ pub struct Dynamodb {
     pub region: Option<String>,
 }
 
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Engine {
     /// What queries may hold in memory before they spill to disk.
@@ -291,7 +291,7 @@ impl Default for Engine {
 }
 
 /// When the daemon works.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 struct ScheduleEntry {
     every: Option<Span>,
@@ -323,7 +323,7 @@ impl ScheduleEntry {
 }
 
 /// Where the daemon answers HTTP.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Http {
     /// An address with a port, or `off`; none: 127.0.0.1:9464, if it is free.
@@ -345,7 +345,7 @@ impl Http {
 }
 
 /// Who is told of what happened.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Notify {
     /// ARN of an SNS topic.
@@ -365,7 +365,7 @@ impl Default for Notify {
 }
 
 /// What a webhook is sent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum WebhookFormat {
     /// All there is to say, key by key.
@@ -399,7 +399,7 @@ impl Notify {
 }
 
 /// What is stored of viewers' addresses.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Privacy {
     pub addresses: Addresses,
@@ -408,7 +408,7 @@ pub struct Privacy {
 }
 
 /// The form in which addresses and networks are stored.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Addresses {
     /// As they are in the logs.
@@ -428,6 +428,16 @@ pub enum Silence {
     Auto,
     After(Span),
     Off,
+}
+
+impl Serialize for Silence {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Silence::Auto => serializer.serialize_str("auto"),
+            Silence::Off => serializer.serialize_str("off"),
+            Silence::After(span) => span.serialize(serializer),
+        }
+    }
 }
 
 impl<'de> Deserialize<'de> for Silence {
@@ -451,6 +461,14 @@ pub struct ByteSize(u64);
 impl ByteSize {
     pub fn bytes(self) -> usize {
         usize::try_from(self.0).unwrap_or(usize::MAX)
+    }
+}
+
+impl Serialize for ByteSize {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let units = [("GB", 1_000_000_000), ("MB", 1_000_000), ("KB", 1_000), ("B", 1)];
+        let (unit, bytes) = units.into_iter().find(|(_, bytes)| self.0 % bytes == 0).expect("all are whole bytes");
+        serializer.serialize_str(&format!("{}{unit}", self.0 / bytes))
     }
 }
 
@@ -521,7 +539,7 @@ fn default_lookback() -> Span {
 
 /// A TOML date-time or a text, RFC 3339 either way.
 fn instant<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<DateTime<Utc>>, D::Error> {
-    #[derive(Deserialize)]
+    #[derive(Deserialize, Serialize)]
     #[serde(untagged)]
     enum Written {
         Text(String),
@@ -535,6 +553,45 @@ fn instant<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<DateTime
 }
 
 impl Config {
+    /// Every key with the value that is in force. What is secret is not among it.
+    fn resolved(&self, folder: &Path) -> Result<toml::Table, toml::ser::Error> {
+        let mut resolved = toml::Table::try_from(self)?;
+        let absolute = |value: &mut toml::Value| {
+            if let Some(text) = value.as_str() {
+                *value = match Location::parse(text, folder) {
+                    Ok(location) => location.to_string().into(),
+                    Err(_) => folder.join(text).display().to_string().into(),
+                };
+            }
+        };
+        for (section, keys) in [
+            ("state", ["location", ""]),
+            ("geoip", ["country", "asn"]),
+            ("detect", ["queries", ""]),
+            ("privacy", ["key_file", ""]),
+        ] {
+            let section = resolved.get_mut(section).and_then(toml::Value::as_table_mut);
+            section.into_iter().flat_map(|section| section.iter_mut()).for_each(|(key, value)| {
+                if keys.contains(&key.as_str()) {
+                    absolute(value);
+                }
+            });
+        }
+        let logs = resolved.get_mut("logs").and_then(toml::Value::as_array_mut);
+        logs.into_iter().flatten().filter_map(|logs| logs.get_mut("location")).for_each(absolute);
+        for (section, key, default) in [("schedule", "every", "1m"), ("http", "listen", crate::daemon::HTTP_DEFAULT)] {
+            let Some(section) = resolved.get_mut(section).and_then(toml::Value::as_table_mut) else { continue };
+            if !section.contains_key(key) && !section.contains_key("cron") {
+                section.insert(key.to_owned(), default.into());
+            }
+        }
+        if let Some(webhook) = resolved.get_mut("notify").and_then(|notify| notify.get_mut("webhook")) {
+            let host = webhook.as_str().and_then(|url| url::Url::parse(url).ok()?.host_str().map(str::to_owned));
+            *webhook = format!("(secret) at {}", host.unwrap_or_default()).into();
+        }
+        Ok(resolved)
+    }
+
     pub fn check(self, path: &Path) -> Result<super::Config, ConfigError> {
         let wrong =
             |key: &str, message: String| ConfigError::Value { path: path.to_owned(), key: key.to_owned(), message };
@@ -543,6 +600,7 @@ impl Config {
         let folder = file.parent().unwrap_or(Path::new("/"));
         let resolve = |relative: PathBuf| folder.join(relative);
 
+        let resolved = self.resolved(folder).map_err(|error| wrong("config", error.to_string()))?;
         if self.logs.is_empty() {
             return Err(wrong("logs", "at least one [[logs]] with a location is needed".into()));
         }
@@ -613,6 +671,7 @@ impl Config {
         }
         Ok(super::Config {
             path: path.to_owned(),
+            resolved,
             now: self.now,
             state,
             activity_retention: self.state.activity_retention,

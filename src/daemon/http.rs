@@ -14,7 +14,7 @@ use super::status::Status;
 use crate::config::Http;
 
 /// Where it listens unless the config says otherwise: for this machine alone.
-const DEFAULT: &str = "127.0.0.1:9464";
+pub const DEFAULT: &str = "127.0.0.1:9464";
 
 /// Source: OpenMetrics specification, "Protocol Negotiation".
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";

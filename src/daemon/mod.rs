@@ -20,6 +20,7 @@ use crate::pass::{Options, Outcome, Warden, alarm_of};
 use crate::signals::Signals;
 use crate::text::printable;
 use crate::time::{Clock, rfc3339};
+pub use http::DEFAULT as HTTP_DEFAULT;
 use status::{Ended, Status};
 
 /// How long a pass that is under way may take to end after SIGTERM. Then it is cut off, which is as safe as a kill.

@@ -90,7 +90,7 @@ impl Strength {
 }
 
 /// A parameter's value.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(untagged, expecting = "the value of a parameter must be a number, a text, true or false")]
 pub enum Parameter {
     Bool(bool),

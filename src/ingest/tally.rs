@@ -626,6 +626,7 @@ mod tests {
     use crate::engine::{Engine, Sql, prepare, sql};
     use crate::geo::Geo;
     use crate::logs::{Batches, LogForm, ReadContext, read_object};
+    use crate::privacy::Disguise;
     use crate::rows::to_json;
     use crate::session::Scheme;
 
@@ -646,7 +647,12 @@ mod tests {
             asn: Some(format!("{folder}/asn.mmdb").into()),
         };
         let geo = Arc::new(Geo::open(&config, &Default::default()).unwrap());
-        ReadContext { sessions: Scheme::without_keys().into(), geo, refused_status: [403].into() }
+        ReadContext {
+            sessions: Scheme::without_keys().into(),
+            geo,
+            refused_status: [403].into(),
+            disguise: Disguise::Keep,
+        }
     }
 
     fn sorted(rows: &[RecordBatch]) -> Vec<Map<String, Value>> {

@@ -23,6 +23,7 @@ use chrono::{DateTime, Utc};
 
 use crate::config::LogFormat;
 use crate::geo::Geo;
+use crate::privacy::Disguise;
 use crate::session::Scheme;
 pub use builder::Batches;
 use columnar::read as read_parquet;
@@ -44,6 +45,8 @@ pub struct ReadContext {
     pub geo: Arc<Geo>,
     /// The statuses with which the edge's token check refuses.
     pub refused_status: Arc<[u16]>,
+    /// What becomes of addresses.
+    pub disguise: Disguise,
 }
 
 /// How the log objects of a place are written.

@@ -143,6 +143,8 @@ impl RequestReader {
         self.span = Some((first.min(line.time), last.max(line.time)));
 
         let place = if self.wants_place { self.place(address, line) } else { Place::default() };
+        // From here on the true one is nobody's business.
+        let address = address.map(|address| self.context.disguise.address(address));
         let playback = playback.as_ref();
         if accepted {
             let session = playback.map(|playback| &playback.session);

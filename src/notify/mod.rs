@@ -160,6 +160,11 @@ impl<'a> Notifier<'a> {
         problems
     }
 
+    /// Where messages go.
+    pub fn names(&self) -> Vec<String> {
+        self.channels.iter().map(Channel::name).collect()
+    }
+
     /// Sends one message to each channel, and says by channel what became of it.
     pub async fn test(&self, now: DateTime<Utc>) -> Vec<(String, Result<(), String>)> {
         let digest = Digest::test(&self.state, now);

@@ -24,6 +24,7 @@ use crate::ingest::{INGEST, Ingestion};
 use crate::logs::ReadContext;
 use crate::notices::{Severity, notices};
 use crate::notify::{self, Notifier};
+use crate::privacy::Disguise;
 use crate::progress::Stage;
 use crate::requests;
 use crate::rows;
@@ -85,7 +86,7 @@ pub struct CutOff;
 
 impl Warden {
     /// Opens what the config names and compiles the detectors: all that can be refused is refused here.
-    pub async fn new(config: Config) -> anyhow::Result<Warden> {
+    pub async fn new(mut config: Config) -> anyhow::Result<Warden> {
         let engine = Engine::new(&config.engine)?;
         let detectors = catalog::load(&config, &engine).await?;
         for detector in &detectors {
@@ -101,10 +102,17 @@ impl Warden {
                 .into());
             }
         }
+        let disguise = Disguise::open(&config.privacy, &config.path, &Root::connect(&config.state).await).await?;
+        config.allow = config.allow.in_disguise(&disguise).map_err(|message| ConfigError::Value {
+            path: config.path.clone(),
+            key: "allow".to_owned(),
+            message,
+        })?;
         let context = ReadContext {
             sessions: config.sessions.clone().into(),
             geo: Arc::new(Geo::open(&config.geoip, &config.lists)?),
             refused_status: config.detect.refused_status.clone().into(),
+            disguise,
         };
         Ok(Warden { config, engine, detectors, context })
     }
@@ -176,6 +184,7 @@ impl Warden {
             unless_cut(cut, async { Ok(StateLock::acquire(root, options.wait, self.config.lease).await?) }).await?;
         let outcome = unless_cut(cut, async {
             let store = DeltaStore::open_or_create(root, &lock).await?;
+            self.context.disguise.keep_key(&self.config.privacy, root).await?;
             self.pass_on(&store, Some((&store, root)), clock.now(), run_id, options).await
         });
         let outcome = outcome.await;

@@ -17,7 +17,7 @@ pub mod token;
 use std::borrow::Cow;
 
 use chrono::{DateTime, Utc};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::logs::fields::{Field, FieldSet};
 use cmcd::Cmcd;
@@ -31,7 +31,7 @@ use signed::Signed;
 use stream_key::StreamKey;
 
 /// An entry `[[session]]` as it is written.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct SchemeConfig {
     scheme: SchemeName,
@@ -53,7 +53,7 @@ pub struct SchemeConfig {
     paths: Vec<String>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 enum SchemeName {
     SecureMediaDelivery,

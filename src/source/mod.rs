@@ -92,6 +92,10 @@ pub enum LocationError {
 }
 
 impl Location {
+    pub fn is_s3(&self) -> bool {
+        matches!(self, Location::S3 { .. })
+    }
+
     /// Reads a location; a relative folder is relative to `base`.
     pub fn parse(text: &str, base: &Path) -> Result<Location, LocationError> {
         if text.is_empty() {

@@ -1,8 +1,9 @@
 //! Where a state lives: a folder or a prefix of an S3 bucket, as far as it is more than Delta tables.
 
 use std::collections::HashMap;
+use std::ffi::CString;
 use std::fs;
-use std::io::{self, ErrorKind};
+use std::io::{self, ErrorKind, Write};
 use std::path::PathBuf;
 
 use aws_sdk_s3::Client;
@@ -15,6 +16,8 @@ use crate::aws;
 use crate::source::Location;
 
 pub const LOCK_FILE: &str = "lock";
+/// The key of the digests that stand for addresses, where the config names none of its own.
+pub const ADDRESS_KEY_FILE: &str = "address-key";
 /// A note that a run failed before it could write, and when that was told.
 pub const TOLD_FAILURE_FILE: &str = "told-failure";
 
@@ -112,6 +115,61 @@ impl Root {
         }
     }
 
+    /// Writes a small file that only its owner may read, if it is not there yet.
+    pub async fn create(&self, name: &str, text: &str) -> Result<Put, StoreError> {
+        match self {
+            Root::Folder(folder) => {
+                let create = || {
+                    fs::create_dir_all(folder)?;
+                    // Whole or not there, and never over another one.
+                    let mut new = tempfile::NamedTempFile::new_in(folder)?;
+                    new.write_all(text.as_bytes())?;
+                    new.as_file().sync_all()?;
+                    new.persist_noclobber(folder.join(name)).map_err(|error| error.error)
+                };
+                match create() {
+                    Ok(_) => Ok(Put::Done(String::new())),
+                    Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(Put::Refused),
+                    Err(error) => Err(self.error(error)),
+                }
+            }
+            Root::S3(root) => root.put_if(name, text, None).await,
+        }
+    }
+
+    /// Whether something can be written, found out without writing.
+    pub async fn can_write(&self) -> Result<(), StoreError> {
+        match self {
+            Root::Folder(folder) => {
+                // Where it is not made yet, whether it can be made.
+                let there = folder.ancestors().find(|ancestor| ancestor.exists()).unwrap_or(folder);
+                let path =
+                    CString::new(there.as_os_str().as_encoded_bytes()).map_err(|error| self.error(error.into()))?;
+                // SAFETY: the path is a text that ends with a zero and lives until the call is over.
+                match unsafe { libc::access(path.as_ptr(), libc::W_OK | libc::X_OK) } {
+                    0 => Ok(()),
+                    _ => Err(StoreError::Io { place: there.display().to_string(), source: io::Error::last_os_error() }),
+                }
+            }
+            // An object is not written over whose version is another one; whoever may not write is told so first.
+            Root::S3(root) => {
+                root.put_if(LOCK_FILE, "", Some("\"00000000000000000000000000000000\"")).await.map(|_| ())
+            }
+        }
+    }
+
+    /// Bytes that are free there; none where nobody counts.
+    pub fn free_bytes(&self) -> Option<u64> {
+        let Root::Folder(folder) = self else { return None };
+        let there = folder.ancestors().find(|ancestor| ancestor.exists())?;
+        let path = CString::new(there.as_os_str().as_encoded_bytes()).ok()?;
+        // SAFETY: zeros are a value of this type, and the call writes nothing else.
+        let mut found: libc::statvfs = unsafe { std::mem::zeroed() };
+        // SAFETY: as above.
+        let done = unsafe { libc::statvfs(path.as_ptr(), &mut found) };
+        (done == 0).then(|| found.f_bavail * found.f_frsize)
+    }
+
     /// Removes a small file, if it is there.
     pub async fn remove(&self, name: &str) -> Result<(), StoreError> {
         match self {
@@ -125,7 +183,11 @@ impl Root {
 
     /// Whether nothing is there but what a run leaves that could not begin.
     pub async fn is_empty(&self) -> Result<bool, StoreError> {
-        let is_ours = |name: &str| name.starts_with(LOCK_FILE) || name.ends_with(".new") || name == TOLD_FAILURE_FILE;
+        let is_ours = |name: &str| {
+            name.starts_with(LOCK_FILE)
+                || name.ends_with(".new")
+                || [TOLD_FAILURE_FILE, ADDRESS_KEY_FILE].contains(&name)
+        };
         match self {
             Root::Folder(folder) => match fs::read_dir(folder) {
                 Ok(entries) => {

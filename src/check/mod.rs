@@ -1,4 +1,7 @@
-//! What the newest logs show: formats, fields, sessions under each scheme, and what is missing, with the mend.
+//! Everything tried without changing anything, and what the newest logs show: formats, fields, sessions under each scheme, and
+//! what is missing, with the mend.
+
+mod trials;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
@@ -22,6 +25,8 @@ use crate::schema::Table;
 use crate::session::Scheme;
 use crate::source::ObjectMeta;
 use crate::source::names;
+use crate::time::Clock;
+pub use trials::{Outcome, Trial};
 
 const SCHEME: Sql = sql!("check/scheme.sql");
 const LOGGED_SHARE: Sql = sql!("check/logged_share.sql");
@@ -43,6 +48,9 @@ const LEAST_LOGGED_SHARE: f64 = 0.85;
 /// What `streamwarden check` found.
 #[derive(Debug, Serialize)]
 pub struct Checked {
+    /// Every key of the config with the value that is in force.
+    pub config: toml::Table,
+    pub tried: Vec<Trial>,
     pub logs: Vec<CheckedLogs>,
     pub requests: u64,
     pub accepted: u64,
@@ -90,11 +98,19 @@ pub struct CheckedScheme {
     pub most_networks: i64,
 }
 
-/// Looks at the newest log objects of every place.
-pub async fn check(warden: &Warden, now: DateTime<Utc>) -> anyhow::Result<Checked> {
-    let config = &warden.config;
-    let mut checked =
-        Checked { logs: vec![], requests: 0, accepted: 0, schemes: vec![], notices: vec![], failures: vec![] };
+/// Tries everything, and looks at the newest log objects of every place.
+pub async fn check(warden: &Warden, clock: Clock) -> anyhow::Result<Checked> {
+    let (config, now) = (&warden.config, clock.now());
+    let mut checked = Checked {
+        config: config.resolved.clone(),
+        tried: trials::of_what_is_needed(warden, clock).await,
+        logs: vec![],
+        requests: 0,
+        accepted: 0,
+        schemes: vec![],
+        notices: vec![],
+        failures: vec![],
+    };
     let mut facts = Facts::default();
     let mut objects = Vec::new();
     for place in places(&config.logs, now).await {
@@ -147,6 +163,7 @@ pub async fn check(warden: &Warden, now: DateTime<Utc>) -> anyhow::Result<Checke
         }
     }
 
+    checked.tried.extend(trials::of_logs(&checked.logs, &checked.failures, clock));
     checked.notices = notices(&facts, config, &warden.detectors);
     checked.notices.extend(more_notices(&checked, &facts, config));
     if facts.formats.contains(&LogFormat::Realtime)
