@@ -10,7 +10,8 @@ duplicate, reading by ARN, deletion of a group in use, an HTML page for an inter
 Control surface, plain HTTP and JSON:
 
     GET    /streamwarden-test/calls    [{"service", "operation", "status", ...}, ...] in order of completion;
-                                       S3 calls also carry "bucket", "key", "prefix" as far as they have them
+                                       S3 calls also carry "bucket", "key", "prefix", those of SNS "subject" and
+                                       "message", as far as they have them
     DELETE /streamwarden-test/calls    forgets them
     POST   /streamwarden-test/faults   [{"operation", "times", "error", "status"}, ...]: the next `times` such
                                        calls fail with that error code before they reach moto
@@ -312,9 +313,11 @@ def describe(environ):
     if environ.get("CONTENT_TYPE", "").startswith("application/x-www-form-urlencoded"):
         body = read_body(environ)
         environ["wsgi.input"] = io.BytesIO(body)
-        action = parse_qs(body.decode()).get("Action")
-        if action:
-            return {"service": service, "operation": action[0]}, "query"
+        form = parse_qs(body.decode())
+        if "Action" in form:
+            call = {"service": service, "operation": form["Action"][0]}
+            call |= {name.lower(): form[name][0] for name in ("Subject", "Message") if name in form}
+            return call, "query"
     return {"service": service, "operation": f"{environ['REQUEST_METHOD']} {environ['PATH_INFO']}"}, "json"
 
 

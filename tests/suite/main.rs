@@ -10,6 +10,7 @@ mod bad_input;
 mod by_hand;
 mod check;
 mod commands;
+mod daemon;
 mod detection;
 mod enforcement;
 mod formats;

@@ -1,6 +1,7 @@
 //! What the tests share: a place of their own, the binary, log objects made by hand.
 
 pub mod browser;
+pub mod http;
 pub mod servers;
 pub mod waf;
 

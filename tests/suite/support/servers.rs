@@ -68,6 +68,9 @@ pub struct Call {
     pub key: Option<String>,
     /// Prefix of an S3 listing, unless empty.
     pub prefix: Option<String>,
+    /// Of a message of SNS.
+    pub subject: Option<String>,
+    pub message: Option<String>,
 }
 
 /// A program of `tests/servers` that listens on a free port of this host; it ends with this value, or with the test process.
@@ -213,6 +216,8 @@ impl Call {
             bucket: text("bucket"),
             key: text("key"),
             prefix: text("prefix"),
+            subject: text("subject"),
+            message: text("message"),
         }
     }
 }
