@@ -4,7 +4,8 @@ pub mod enforce;
 pub mod revoke;
 pub mod summary;
 
-use std::sync::Arc;
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use chrono::{DateTime, Utc};
@@ -50,6 +51,8 @@ pub struct Warden {
     pub engine: Engine,
     pub detectors: Vec<Detector>,
     pub context: ReadContext,
+    /// The mends that were hinted at: a daemon says each once.
+    hinted: Mutex<HashSet<String>>,
 }
 
 /// What `run` was asked for.
@@ -114,7 +117,7 @@ impl Warden {
             refused_status: config.detect.refused_status.clone().into(),
             disguise,
         };
-        Ok(Warden { config, engine, detectors, context })
+        Ok(Warden { config, engine, detectors, context, hinted: Mutex::default() })
     }
 
     /// The rule group of the config.
@@ -239,7 +242,10 @@ impl Warden {
                     let text = format!("{}; {}", notice.what, notice.mend);
                     match notice.severity {
                         Severity::Problem => summary.alarms.push(Alarm::about(AlarmKind::LogsLack, notice.what, text)),
-                        Severity::Hint => tracing::warn!("{text}"),
+                        Severity::Hint if self.hinted.lock().expect("not poisoned").insert(notice.mend) => {
+                            tracing::warn!("{text}");
+                        }
+                        Severity::Hint => {}
                     }
                 }
             }

@@ -2,12 +2,15 @@
 
 use std::fs;
 
+use aws_sdk_wafv2::types::{Rule, Scope, VisibilityConfig};
 use serde_json::{Value, json};
 
+use crate::aws::{foreign_rule, make_group, s3, waf};
 use crate::formats::{configure, entry, place, scenario};
 use crate::model::format::Format;
 use crate::model::token::Scheme;
-use crate::support::Place;
+use crate::support::servers::AwsServer;
+use crate::support::{Place, fixtures};
 
 fn notices(checked: &Value) -> String {
     let notices = checked["notices"].as_array().unwrap().iter();
@@ -102,4 +105,93 @@ fn sampled_real_time_logs_and_fields_in_the_wrong_order() {
 fn walk(folder: &std::path::Path) -> Vec<std::path::PathBuf> {
     let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
     entries.flat_map(|path| if path.is_dir() { walk(&path) } else { vec![path] }).collect()
+}
+
+/// What was tried, by what it is about: its outcome and what to do.
+fn tried(checked: &Value, what: &str) -> (String, String) {
+    let trial =
+        checked["tried"].as_array().unwrap().iter().find(|trial| trial["what"].as_str().unwrap().starts_with(what));
+    let trial = trial.unwrap_or_else(|| panic!("{what} was not tried: {checked}"));
+    let text = format!("{} {}", trial["detail"].as_str().unwrap(), trial["mend"].as_str().unwrap_or_default());
+    (trial["outcome"].as_str().unwrap().to_owned(), text)
+}
+
+#[test]
+fn everything_is_tried_and_nothing_changed() {
+    let aws = AwsServer::start();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let client = waf(&aws);
+    let group = runtime.block_on(async {
+        for bucket in ["logs", "state"] {
+            s3(&aws).create_bucket().bucket(bucket).send().await.unwrap();
+        }
+        let object = fs::read_dir(fixtures().join("standard")).unwrap().next().unwrap().unwrap();
+        let put = s3(&aws).put_object().bucket("logs").key(object.file_name().to_str().unwrap());
+        put.body(fs::read(object.path()).unwrap().into()).send().await.unwrap();
+        make_group(&client, 100).await
+    });
+    let place =
+        Place::with_logs("s3://logs/", &format!("[waf]\nname = \"guard\"\nid = \"{group}\"\n")).with_env(aws.env());
+    let config = fs::read_to_string(place.path("streamwarden.toml")).unwrap();
+    fs::write(place.path("streamwarden.toml"), config.replace("\"state\"", "\"s3://state/prod\"")).unwrap();
+    aws.forget_calls();
+    let checked = place.json(0, &["check", "--output", "json"]);
+    for what in [
+        "state s3://state/prod",
+        "waf guard: read",
+        "waf guard: cost",
+        "waf guard: update",
+        "detectors",
+        "logs s3://logs",
+    ] {
+        assert_eq!(tried(&checked, what).0, "good", "{what}: {checked}");
+    }
+    assert_eq!(checked["config"]["guard"]["max_share"], 0.02, "defaults are shown");
+    let changes = ["PutObject", "DeleteObject", "UpdateRuleGroup", "Publish"];
+    let calls = aws.calls();
+    let changed: Vec<_> =
+        calls.iter().filter(|call| changes.contains(&call.operation.as_str()) && call.status < 300).collect();
+    assert!(changed.is_empty(), "{changed:?}");
+    assert!(calls.iter().any(|call| call.operation == "UpdateRuleGroup" && call.status == 400), "{calls:?}");
+
+    // The same once there is a state, and rules.
+    assert_eq!(place.run(&["run"]).code, 0);
+    assert_eq!(tried(&place.json(0, &["check", "--output", "json"]), "state").0, "good");
+
+    for (operation, error, what, mend) in [
+        ("PutObject", "AccessDenied", "state", "grant s3:PutObject"),
+        ("UpdateRuleGroup", "AccessDeniedException", "waf guard: update", "grant wafv2:UpdateRuleGroup"),
+        ("CheckCapacity", "AccessDeniedException", "waf guard: cost", "grant wafv2:CheckCapacity"),
+        ("GetRuleGroup", "AccessDeniedException", "waf guard: read", "grant wafv2:GetRuleGroup"),
+        ("ListObjectsV2", "AccessDenied", "logs", "grant s3:ListBucket"),
+    ] {
+        aws.fail_next(operation, 1, error, 403);
+        let checked = place.run(&["check", "--output", "json"]);
+        assert_eq!(checked.code, 1, "{operation}: {checked:?}");
+        let (outcome, text) = tried(&serde_json::from_str(&checked.stdout).unwrap(), what);
+        assert!(outcome == "failed" && text.contains(mend), "{operation}: {outcome} {text}");
+    }
+
+    // Another program rewrites the group.
+    runtime.block_on(async {
+        let read = client.get_rule_group().name("guard").id(&group).scope(Scope::Cloudfront).send().await.unwrap();
+        let rule = foreign_rule("0123456789abcdef", 7);
+        let visibility = rule.visibility_config().unwrap().to_owned();
+        let rule =
+            Rule { visibility_config: Some(VisibilityConfig { metric_name: "Example".into(), ..visibility }), ..rule };
+        let update = client.update_rule_group().name("guard").id(&group).scope(Scope::Cloudfront).rules(rule);
+        let update = update.visibility_config(read.rule_group().unwrap().visibility_config().unwrap().clone());
+        update.lock_token(read.lock_token().unwrap()).send().await.unwrap();
+    });
+    let (outcome, text) = tried(&place.json(3, &["check", "--output", "json"]), "waf guard: read");
+    assert!(outcome == "problem" && text.contains("a rule group of its own"), "{text}");
+}
+
+#[test]
+fn a_state_that_cannot_be_written_is_found_out() {
+    let place = Place::with_fixtures("");
+    fs::write(place.path("state"), "a file where the folder should be").unwrap();
+    let checked = place.run(&["check", "--output", "json"]);
+    assert_eq!(checked.code, 1, "{checked:?}");
+    assert_eq!(tried(&serde_json::from_str(&checked.stdout).unwrap(), "state").0, "failed");
 }
