@@ -10,6 +10,7 @@ use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 
 use crate::config::{Addresses, ConfigError, Privacy};
+use crate::source::Location;
 use crate::store::{ADDRESS_KEY_FILE, Put, Root, StoreError};
 
 /// Bytes of a key, at least. Source: NIST SP 800-107, 5.3.4: a key as strong as the digest is wide needs no more.
@@ -59,7 +60,7 @@ impl Disguise {
     }
 
     /// As the config has it. The key of a state that has none yet is made up; [`Disguise::keep_key`] keeps it.
-    pub async fn open(privacy: &Privacy, config: &Path, root: &Root) -> anyhow::Result<Disguise> {
+    pub async fn open(privacy: &Privacy, config: &Path, state: &Location) -> anyhow::Result<Disguise> {
         let key = match (privacy.addresses, &privacy.key_file) {
             (Addresses::Keep, _) => return Ok(Disguise::Keep),
             (Addresses::Truncate, _) => return Ok(Disguise::Truncate),
@@ -77,7 +78,7 @@ impl Disguise {
                 }
                 Key::new(secret)
             }
-            (Addresses::Hash, None) => match root.read(ADDRESS_KEY_FILE).await? {
+            (Addresses::Hash, None) => match Root::connect(state).await.read(ADDRESS_KEY_FILE).await? {
                 Some(hex) => Key::new(hex.trim_ascii().to_vec()),
                 None => Key::random(),
             },

@@ -1,4 +1,4 @@
--- What each detector found in the windows that ended from $since to $until, or the one that $detector names: a row a session and
+-- What each detector found in the windows between $since and $until, or the one that $detector names: a row a session and
 -- detector, with its highest score, and what was decided on the session last.
 WITH found AS (
     SELECT
@@ -6,7 +6,7 @@ WITH found AS (
         COUNT(*) OVER (PARTITION BY session_id, detector) AS windows,
         ROW_NUMBER() OVER (PARTITION BY session_id, detector ORDER BY score DESC, window_end) AS place
     FROM findings
-    WHERE window_end > $since AND window_end <= $until AND detector = COALESCE($detector, detector)
+    WHERE window_end > $since AND window_start < $until AND detector = COALESCE($detector, detector)
 ),
 decided AS (
     SELECT session_id, event, reason, ROW_NUMBER() OVER (PARTITION BY session_id ORDER BY sequence DESC) AS place

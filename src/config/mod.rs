@@ -79,12 +79,25 @@ pub enum ConfigError {
     Logs { path: PathBuf, number: usize, source: LocationError },
 }
 
+/// The environment variable that names the webhook, before the config does.
+const WEBHOOK_VARIABLE: &str = "STREAMWARDEN_WEBHOOK";
+
 impl Config {
     /// Reads and checks the configuration at `path`. Relative paths in it are relative to its folder.
     pub fn load(path: &Path) -> Result<Config, ConfigError> {
         let text = std::fs::read_to_string(path)
             .map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?;
-        Config::parse(&text, path)
+        let mut config = Config::parse(&text, path)?;
+        // A secret need not be in a file that goes into an image or a repository.
+        if let Ok(webhook) = std::env::var(WEBHOOK_VARIABLE) {
+            config.notify.webhook = Some(webhook);
+            config.notify.check().map_err(|(_, message)| ConfigError::Value {
+                path: path.to_owned(),
+                key: WEBHOOK_VARIABLE.to_owned(),
+                message,
+            })?;
+        }
+        Ok(config)
     }
 
     /// Checks the text of a configuration as if it stood at `path`.

@@ -376,7 +376,7 @@ pub enum WebhookFormat {
 
 impl Notify {
     /// The form of an ARN of SNS, and URLs that can be posted to.
-    fn check(&self) -> Result<(), (&'static str, String)> {
+    pub fn check(&self) -> Result<(), (&'static str, String)> {
         if let Some(arn) = &self.sns {
             let parts: Vec<&str> = arn.split(':').collect();
             let right = matches!(parts.as_slice(), ["arn", partition, "sns", region, account, topic]

@@ -14,9 +14,9 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
-use crate::alarm::AlarmKind;
+use crate::alarm::{Alarm, AlarmKind};
 use crate::cli::{Common, Exit, new_run_id, run_span};
-use crate::pass::{Options, Outcome, Warden, alarm_of};
+use crate::pass::{CutOff, Options, Outcome, Warden, alarm_of};
 use crate::signals::Signals;
 use crate::text::printable;
 use crate::time::{Clock, rfc3339};
@@ -28,6 +28,9 @@ const GRACE: Duration = Duration::from_secs(20);
 
 /// How long a pass that is cut off may take to give its lock back. systemd and ECS kill 90 and 30 s after SIGTERM.
 const GIVE_BACK: Duration = Duration::from_secs(6);
+
+/// How long it may take to tell that a pass was cut off.
+const TELLING: Duration = Duration::from_secs(60);
 
 /// A longer sleep would not notice that the clock was set.
 const NAP: Duration = Duration::from_secs(10);
@@ -85,7 +88,12 @@ async fn work(warden: &Arc<Warden>, clock: Clock, status: &Status, signals: &mut
                 false
             }
             None => {
-                pass.abandon(status, &format!("it took longer than [schedule] timeout, {}", schedule.timeout)).await;
+                let why = format!("it took longer than [schedule] timeout, {}", schedule.timeout);
+                pass.abandon(status, &why).await;
+                let alarm = Alarm::new(AlarmKind::RunCutOff, format!("{CutOff}: {why}"));
+                // A channel that hangs, too, is no reason to wait for ever.
+                let telling = warden.tell_failure(&alarm, &pass.run_id, clock.now());
+                let _ = tokio::time::timeout(TELLING, telling).await;
                 pass.is_stuck()
             }
         };

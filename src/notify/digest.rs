@@ -65,7 +65,6 @@ pub struct ToldAlarm {
 /// Alarms that each pass looks for anew: where one is missing, it is over. The others tell what happened once.
 fn lasts(kind: &str) -> bool {
     let of_a_moment = [
-        AlarmKind::RunCutOff,
         AlarmKind::LogsLack,
         AlarmKind::ObjectQuarantined,
         AlarmKind::RowsLost,

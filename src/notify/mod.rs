@@ -92,9 +92,7 @@ impl<'a> Notifier<'a> {
         let untold: Vec<Event> = fetch(&session, UNTOLD, sequence).await?;
         let mut memory = memory(fetch(&session, TOLD, vec![]).await?);
         let failed = pass.root.read(TOLD_FAILURE_FILE).await?;
-        if let Some(told_at) = failed.as_deref().and_then(instant) {
-            memory.insert(Key::of(AlarmKind::RunFailed.name(), ""), Told { at: told_at, over: false });
-        }
+        memory.extend(failed.as_deref().and_then(told_failure));
 
         let digest = Digest::new(&self.state, pass.run_id, now, untold, alarms, &memory, self.config.mute.delta());
         let problems = match &digest {
@@ -133,14 +131,11 @@ impl<'a> Notifier<'a> {
         Ok(problems)
     }
 
-    /// Tells that a pass failed before it could write anything.
+    /// Tells of a pass that failed before it could write, or was cut off.
     pub async fn tell_failure(&self, root: &Root, alarm: &Alarm, run_id: &str, now: DateTime<Utc>) -> Vec<Alarm> {
         // Where not even the note can be read, it is told each time: better twice than never.
-        let told_at = root.read(TOLD_FAILURE_FILE).await.ok().flatten().as_deref().and_then(instant);
-        let mut memory = Memory::new();
-        if let Some(at) = told_at {
-            memory.insert(Key::of(alarm.kind.name(), ""), Told { at, over: false });
-        }
+        let told = root.read(TOLD_FAILURE_FILE).await.ok().flatten();
+        let memory: Memory = told.as_deref().and_then(told_failure).into_iter().collect();
         let digest = Digest::new(
             &self.state,
             run_id,
@@ -153,7 +148,8 @@ impl<'a> Notifier<'a> {
         let Some(digest) = digest.filter(|digest| !digest.alarms.is_empty()) else { return vec![] };
         let problems = self.send(&digest).await;
         if problems.len() < self.channels.len()
-            && let Err(error) = root.write(TOLD_FAILURE_FILE, &rfc3339(now)).await
+            && let Err(error) =
+                root.write(TOLD_FAILURE_FILE, &format!("{} {}\n", alarm.kind.name(), rfc3339(now))).await
         {
             tracing::warn!("that this failure was told cannot be noted, it will be told again: {error}");
         }
@@ -217,6 +213,8 @@ fn memory(rows: Vec<ToldRow>) -> Memory {
     BTreeMap::from_iter(told)
 }
 
-fn instant(bytes: &[u8]) -> Option<DateTime<Utc>> {
-    std::str::from_utf8(bytes).ok()?.trim().parse().ok()
+/// What the note in the state says: the kind of failure, and when it was told.
+fn told_failure(bytes: &[u8]) -> Option<(Key, Told)> {
+    let (kind, at) = std::str::from_utf8(bytes).ok()?.trim().split_once(' ')?;
+    Some((Key::of(kind, ""), Told { at: at.parse().ok()?, over: false }))
 }

@@ -105,7 +105,7 @@ impl Warden {
                 .into());
             }
         }
-        let disguise = Disguise::open(&config.privacy, &config.path, &Root::connect(&config.state).await).await?;
+        let disguise = Disguise::open(&config.privacy, &config.path, &config.state).await?;
         config.allow = config.allow.in_disguise(&disguise).map_err(|message| ConfigError::Value {
             path: config.path.clone(),
             key: "allow".to_owned(),
@@ -159,11 +159,18 @@ impl Warden {
             && !options.dry_run
             && let alarm = alarm_of(error)
             && alarm.kind == AlarmKind::RunFailed
-            && let Some(notifier) = Notifier::connect(&self.config).await
         {
-            notifier.tell_failure(&root, &alarm, run_id, clock.now()).await.iter().for_each(Alarm::log);
+            self.tell_failure(&alarm, run_id, clock.now()).await;
         }
         outcome
+    }
+
+    /// Tells the channels of the config of a pass that could not tell them itself.
+    pub async fn tell_failure(&self, alarm: &Alarm, run_id: &str, now: DateTime<Utc>) {
+        if let Some(notifier) = Notifier::connect(&self.config).await {
+            let root = Root::connect(&self.config.state).await;
+            notifier.tell_failure(&root, alarm, run_id, now).await.iter().for_each(Alarm::log);
+        }
     }
 
     async fn locked_pass(

@@ -18,7 +18,7 @@ use crate::source::Location;
 pub const LOCK_FILE: &str = "lock";
 /// The key of the digests that stand for addresses, where the config names none of its own.
 pub const ADDRESS_KEY_FILE: &str = "address-key";
-/// A note that a run failed before it could write, and when that was told.
+/// A note that a run failed or was cut off before it could tell that itself: which of these, and when it was told.
 pub const TOLD_FAILURE_FILE: &str = "told-failure";
 
 /// The place of a state, opened.

@@ -295,7 +295,7 @@ mod tests {
         base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(digests)[..length].to_owned()
     }
 
-    /// The table of the README is what packing gives.
+    /// The table of docs/rule-group.md is what packing gives.
     #[test]
     fn the_readme_tells_how_many_sessions_fit() {
         let uuid = |n: usize| {
@@ -340,7 +340,7 @@ mod tests {
                 Box::new(uuid),
             ),
         ];
-        let readme = include_str!("../../README.md");
+        let readme = include_str!("../../docs/rule-group.md");
         for (what, component, text) in rows {
             let targets: Vec<Target> = (0..20_000).map(|n| with(component.clone(), &text(n))).collect();
             let packed = pack(targets.iter(), Mode::Enforce);

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use aws_sdk_wafv2::types::{Rule, Scope, VisibilityConfig};
+use aws_sdk_wafv2::types::Scope;
 use serde_json::{Value, json};
 
 use crate::aws::{foreign_rule, make_group, s3, waf};
@@ -175,10 +175,8 @@ fn everything_is_tried_and_nothing_changed() {
     // Another program rewrites the group.
     runtime.block_on(async {
         let read = client.get_rule_group().name("guard").id(&group).scope(Scope::Cloudfront).send().await.unwrap();
-        let rule = foreign_rule("0123456789abcdef", 7);
-        let visibility = rule.visibility_config().unwrap().to_owned();
-        let rule =
-            Rule { visibility_config: Some(VisibilityConfig { metric_name: "Example".into(), ..visibility }), ..rule };
+        let mut rule = foreign_rule("0123456789abcdef", 7);
+        rule.visibility_config.as_mut().unwrap().metric_name = "Example".into();
         let update = client.update_rule_group().name("guard").id(&group).scope(Scope::Cloudfront).rules(rule);
         let update = update.visibility_config(read.rule_group().unwrap().visibility_config().unwrap().clone());
         update.lock_token(read.lock_token().unwrap()).send().await.unwrap();

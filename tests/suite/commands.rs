@@ -1,6 +1,6 @@
 //! The commands beside `run`: what they print, and how they end.
 
-use std::io::Read;
+use std::io::{Read, Write};
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
@@ -8,7 +8,7 @@ use arrow::array::AsArray;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use serde_json::{Value, json};
 
-use crate::support::{Place, fixtures, line, shared};
+use crate::support::{NOW, Place, fixtures, line, shared};
 
 #[test]
 fn query_prints_every_format_and_takes_nothing_but_a_select() {
@@ -209,4 +209,52 @@ fn the_daemon_refuses_a_bad_config_and_outlives_a_bad_pass() {
     let (code, log) = terminate(&mut daemon);
     assert_eq!(code, Some(0), "{log}");
     assert!(log.contains("cannot list"), "{log}");
+}
+
+#[test]
+fn saved_reports_say_what_the_history_says() {
+    let place = Place::with_fixtures("");
+    let run = place.json(0, &["run", "--output", "json"]);
+    let rows = |arguments: &[&str]| -> Vec<Value> {
+        let output = place.run(&[&["query", "--format", "json", "--saved"], arguments].concat());
+        assert_eq!(output.code, 0, "{arguments:?}: {output:?}");
+        output.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    };
+    let offenders = rows(&["top_offenders", "--since", "1d"]);
+    assert_eq!(offenders.len() as u64, run["revoked"].as_u64().unwrap() + run["observed"].as_u64().unwrap());
+    assert!(offenders[0]["blocks"] == 1 && offenders[0]["score"] == 6.75, "{offenders:?}");
+    assert_eq!(offenders[0]["blocked_until"], "2026-11-20T22:00:00Z");
+    assert_eq!(offenders.last().unwrap()["blocks"], 0);
+    let found = rows(&["detector_findings", "--detector", "many_ips"]);
+    let sessions = place.query("SELECT COUNT(DISTINCT session_id) AS n FROM findings WHERE detector = 'many_ips'");
+    assert_eq!(found.len() as u64, sessions[0]["n"].as_u64().unwrap());
+    assert!(found.iter().all(|row| row["detector"] == "many_ips"));
+    assert!(rows(&["detector_findings"]).len() > found.len());
+    assert_eq!(rows(&["detector_findings", "--since", "1d", "--now", "2026-11-25T00:00:00Z"]).len(), 0);
+    let blocked = rows(&["time_to_block"]);
+    assert_eq!(blocked.len() as u64, run["revoked"].as_u64().unwrap());
+    assert!(blocked.iter().all(|row| row["decided_at"] == NOW && row["applied_at"].is_null()), "{blocked:?}");
+    let refused = place.run(&["query", "--detector", "many_ips", "SELECT 1"]);
+    assert_eq!(refused.code, 2, "{refused:?}");
+}
+
+#[test]
+fn a_query_comes_from_stdin_too() {
+    let place = Place::with_fixtures("");
+    place.json(0, &["run", "--output", "json"]);
+    let mut query = place.command(&["query", "--format", "csv"]).stdin(std::process::Stdio::piped()).spawn().unwrap();
+    query.stdin.take().unwrap().write_all(b"SELECT COUNT(*) AS n\nFROM active_revocations").unwrap();
+    let output = query.wait_with_output().unwrap();
+    assert_eq!(String::from_utf8(output.stdout).unwrap(), "n\n8\n");
+}
+
+#[test]
+fn completions_know_the_commands() {
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let output = Place::new("").run(&["completions", shell]);
+        assert!(output.code == 0 && output.stdout.contains("release-held"), "{shell}");
+    }
+    let script = Place::new("").run(&["completions", "bash"]).stdout;
+    let checked = Command::new("bash").args(["-n", "-c", &script]).status().unwrap();
+    assert!(checked.success());
 }

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use crate::aws::{make_group, s3, waf};
-use crate::support::http::{get, silent_server};
+use crate::support::http::{Webhook, get, silent_server};
 use crate::support::servers::AwsServer;
 use crate::support::{Place, shared};
 
@@ -166,8 +166,10 @@ fn a_pass_that_hangs_is_cut_off_and_the_next_one_comes() {
         ("AWS_SECRET_ACCESS_KEY", "test".into()),
         ("AWS_REGION", "eu-west-1".into()),
     ];
-    let place =
-        Place::with_logs("s3://logs/", &format!("{HTTP}[schedule]\nevery = \"1s\"\ntimeout = \"2s\"")).with_env(env);
+    let webhook = Webhook::start();
+    let notify = format!("[notify]\nwebhook = \"{}\"\n", webhook.url());
+    let place = Place::with_logs("s3://logs/", &format!("{notify}{HTTP}[schedule]\nevery = \"1s\"\ntimeout = \"2s\""));
+    let place = place.with_env(env);
     let mut daemon = Daemon::start(&place);
     let address = daemon.address();
     let cut_off = "streamwarden_passes_total{result=\"cut_off\"}";
@@ -180,6 +182,8 @@ fn a_pass_that_hangs_is_cut_off_and_the_next_one_comes() {
     let (status, why) = get(&address, "/readyz");
     assert!(status == 503 && why.contains("cut_off"), "{why}");
     assert_eq!(metrics(&address)["streamwarden_errors_total{kind=\"run_cut_off\"}"], metrics(&address)[cut_off]);
+    let told = webhook.taken();
+    assert!(told.len() == 1 && told[0]["alarms"][0]["kind"] == "run_cut_off", "{told:?}");
     daemon.signal();
     daemon.signal();
     assert_eq!(daemon.ended(), Some(0), "{:#?}", daemon.said());
