@@ -38,7 +38,7 @@ pub struct Args {
     #[arg(long, default_value = "7d", requires = "saved")]
     since: Span,
     /// The detector that the saved query detector_findings is about; else all.
-    #[arg(long, requires = "saved", value_name = "NAME")]
+    #[arg(long, value_name = "NAME")]
     detector: Option<String>,
     /// One SELECT; without it a prompt, or what stdin has. Tables: activity, refusals, deliveries, credentials, findings,
     /// revocations, active_revocations, enforcement, syncs, notifications, objects, runs, the lists of the config, and requests,
@@ -87,6 +87,9 @@ pub enum Format {
 }
 
 pub async fn run(common: &Common, args: Args) -> anyhow::Result<Exit> {
+    if args.detector.is_some() && args.saved != Some(Saved::DetectorFindings) {
+        return Err(UsageError("--detector goes with --saved detector_findings".to_owned()).into());
+    }
     let config = common.load()?;
     let now = common.clock(&config).now();
     let warden = Warden::new(config).await?;
