@@ -144,3 +144,25 @@ impl Serialize for Alarm {
         serializer.serialize_str(&self.text)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn each_kind_has_its_section_in_the_runbook() {
+        let runbook = include_str!("../docs/runbook.md");
+        let headings = runbook.lines().filter_map(|line| line.strip_prefix("## "));
+        let headings: BTreeSet<&str> = headings.filter(|heading| !heading.contains(' ')).collect();
+        let kinds: BTreeSet<&str> = AlarmKind::ALL.iter().map(|kind| kind.name()).collect();
+        assert_eq!(headings, kinds);
+        // Which of them fail a run is said there, too.
+        for kind in AlarmKind::ALL {
+            let section =
+                runbook.split(&format!("\n## {}\n", kind.name())).nth(1).unwrap().split("\n## ").next().unwrap();
+            assert_eq!(section.trim_start().starts_with("*Fails.*"), kind.is_failure(), "{}", kind.name());
+        }
+    }
+}

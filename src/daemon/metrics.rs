@@ -282,3 +282,28 @@ fn resident_bytes() -> Option<i64> {
     let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
     Some(pages * page)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_alerts_are_about_metrics_that_there_are() {
+        let metrics = Metrics::default();
+        let _ = metrics.lag.get_or_create(&label("quantile", "0.95"));
+        for use_ in ["left", "capacity"] {
+            let _ = metrics.waf_wcu.get_or_create(&label("use", use_));
+        }
+        let text = metrics.text(Utc::now(), Utc::now()).unwrap();
+        let alerts = include_str!("../../deploy/prometheus/alerts.yml");
+        let asked = regex::Regex::new(r"streamwarden_[a-z_]+(\{[^}]*\})?").unwrap();
+        let asked: Vec<&str> = asked.find_iter(alerts).map(|found| found.as_str()).collect();
+        assert!(asked.len() >= 8, "{asked:?}");
+        for metric in asked {
+            let there = text.lines().any(|line| {
+                !line.starts_with('#') && line.strip_prefix(metric).is_some_and(|rest| rest.starts_with([' ', '{']))
+            });
+            assert!(there, "{metric} is in no line of\n{text}");
+        }
+    }
+}

@@ -248,7 +248,8 @@ impl Warden {
                 for notice in notices(&ingested.facts, &self.config, &self.detectors) {
                     let text = format!("{}; {}", notice.what, notice.mend);
                     match notice.severity {
-                        Severity::Problem => summary.alarms.push(Alarm::about(AlarmKind::LogsLack, notice.what, text)),
+                        // What is lacking has numbers in it, what to do has none.
+                        Severity::Problem => summary.alarms.push(Alarm::about(AlarmKind::LogsLack, notice.mend, text)),
                         Severity::Hint if self.hinted.lock().expect("not poisoned").insert(notice.mend) => {
                             tracing::warn!("{text}");
                         }

@@ -11,6 +11,7 @@ mod by_hand;
 mod check;
 mod commands;
 mod daemon;
+mod deploy;
 mod detection;
 mod enforcement;
 mod formats;

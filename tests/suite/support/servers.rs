@@ -253,6 +253,13 @@ pub fn duckdb(sql: &str, tables: &Path, params: &Value) -> Vec<Value> {
     serde_json::from_slice(&output.stdout).expect("JSON rows from duck.py")
 }
 
+/// The statements of the policies of a role in a CloudFormation template.
+pub fn policy(template: &Path, role: &str) -> Value {
+    let output = Command::new(python()).arg(servers_dir().join("policy.py")).arg(template).arg(role).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).expect("JSON from policy.py")
+}
+
 fn servers_dir() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/servers")
 }
