@@ -54,7 +54,7 @@ impl Key {
 }
 
 impl Disguise {
-    /// Digests by a key of at least [`KEY_BYTES`] bytes.
+    /// Digests by a key of at least 32 bytes.
     pub fn hash(key: &[u8]) -> Disguise {
         Disguise::Hash(Box::new(Key::new(key.to_vec())))
     }

@@ -467,7 +467,8 @@ impl ByteSize {
 impl Serialize for ByteSize {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let units = [("GB", 1_000_000_000), ("MB", 1_000_000), ("KB", 1_000), ("B", 1)];
-        let (unit, bytes) = units.into_iter().find(|(_, bytes)| self.0 % bytes == 0).expect("all are whole bytes");
+        let (unit, bytes) =
+            units.into_iter().find(|(_, bytes)| self.0.is_multiple_of(*bytes)).expect("all are whole bytes");
         serializer.serialize_str(&format!("{}{unit}", self.0 / bytes))
     }
 }

@@ -2,6 +2,7 @@
 
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::State;
@@ -9,12 +10,20 @@ use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
 use chrono::Utc;
+use hyper::server::conn::http1;
+use hyper_util::rt::TokioIo;
+use hyper_util::service::TowerToHyperService;
+use tokio::sync::Semaphore;
 
 use super::status::Status;
 use crate::config::Http;
 
 /// Where it listens unless the config says otherwise: for this machine alone.
 pub const DEFAULT: &str = "127.0.0.1:9464";
+
+/// Connections at once, and how long each may take.
+const CONNECTIONS: usize = 64;
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Source: OpenMetrics specification, "Protocol Negotiation".
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -45,17 +54,36 @@ pub fn listen(config: &Http) -> anyhow::Result<Option<TcpListener>> {
 /// Answers until the process ends.
 pub fn serve(listener: TcpListener, status: Arc<Status>) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let serve = async move {
-        let listener = tokio::net::TcpListener::from_std(listener)?;
-        axum::serve(listener, router(status)).await
+    let listener = {
+        let _in_runtime = runtime.enter();
+        tokio::net::TcpListener::from_std(listener)?
     };
     let thread = std::thread::Builder::new().name("http".to_owned());
-    thread.spawn(move || {
-        if let Err(error) = runtime.block_on(serve) {
-            tracing::error!("no health and no metrics any more: {error}");
-        }
-    })?;
+    thread.spawn(move || runtime.block_on(accept(listener, router(status))))?;
     Ok(())
+}
+
+/// Answers one request a connection, to so many at once: whoever holds connections open takes nothing from the passes.
+async fn accept(listener: tokio::net::TcpListener, router: Router) {
+    let room = Arc::new(Semaphore::new(CONNECTIONS));
+    loop {
+        let place = Arc::clone(&room).acquire_owned().await.expect("it is never closed");
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                tracing::warn!("a connection for health or metrics was lost: {error}");
+                tokio::time::sleep(PATIENCE).await;
+                continue;
+            }
+        };
+        let service = TowerToHyperService::new(router.clone());
+        tokio::spawn(async move {
+            let connection = http1::Builder::new().keep_alive(false).serve_connection(TokioIo::new(stream), service);
+            // What becomes of it is the other side's business.
+            let _ = tokio::time::timeout(PATIENCE, connection).await;
+            drop(place);
+        });
+    }
 }
 
 fn router(status: Arc<Status>) -> Router {

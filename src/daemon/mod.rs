@@ -5,7 +5,6 @@ mod metrics;
 mod status;
 
 use std::sync::Arc;
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
@@ -77,7 +76,9 @@ async fn work(warden: &Arc<Warden>, clock: Clock, status: &Status, signals: &mut
                 };
                 match ended {
                     Some(ended) => status.ended(&ended),
-                    None => pass.abandon(status, "the daemon was told to end").await,
+                    None => {
+                        pass.abandon(status, "the daemon was told to end").await;
+                    }
                 }
                 return Ok(Exit::Done);
             }
@@ -89,12 +90,12 @@ async fn work(warden: &Arc<Warden>, clock: Clock, status: &Status, signals: &mut
             }
             None => {
                 let why = format!("it took longer than [schedule] timeout, {}", schedule.timeout);
-                pass.abandon(status, &why).await;
+                let gave_way = pass.abandon(status, &why).await;
                 let alarm = Alarm::new(AlarmKind::RunCutOff, format!("{CutOff}: {why}"));
                 // A channel that hangs, too, is no reason to wait for ever.
                 let telling = warden.tell_failure(&alarm, &pass.run_id, clock.now());
                 let _ = tokio::time::timeout(TELLING, telling).await;
-                pass.is_stuck()
+                !gave_way
             }
         };
         if stuck {
@@ -126,7 +127,6 @@ struct Pass {
     started: Instant,
     started_at: DateTime<Utc>,
     cut: CancellationToken,
-    thread: JoinHandle<()>,
     outcome: oneshot::Receiver<anyhow::Result<Outcome>>,
 }
 
@@ -134,7 +134,7 @@ impl Pass {
     fn start(warden: &Arc<Warden>, clock: Clock, status: &Status) -> std::io::Result<Pass> {
         let (run_id, cut) = (new_run_id(), CancellationToken::new());
         let (done, outcome) = oneshot::channel();
-        let thread = {
+        {
             let (warden, run_id, cut) = (Arc::clone(warden), run_id.clone(), cut.clone());
             let runtime = Handle::current();
             std::thread::Builder::new().name("pass".to_owned()).spawn(move || {
@@ -146,10 +146,10 @@ impl Pass {
                 let outcome = runtime.block_on(pass.instrument(run_span(&run_id)));
                 // Nobody listens any more to one that was given up.
                 let _ = done.send(outcome);
-            })?
-        };
+            })?;
+        }
         status.started();
-        Ok(Pass { run_id, started: Instant::now(), started_at: Utc::now(), cut, thread, outcome })
+        Ok(Pass { run_id, started: Instant::now(), started_at: Utc::now(), cut, outcome })
     }
 
     async fn ended(&mut self) -> Ended {
@@ -165,8 +165,8 @@ impl Pass {
         }
     }
 
-    /// Cuts it off and waits, not for long, until it has given its lock back.
-    async fn abandon(&mut self, status: &Status, why: &str) {
+    /// Cuts it off and waits, not for long, until it has given its lock back. Whether it has.
+    async fn abandon(&mut self, status: &Status, why: &str) -> bool {
         {
             let _in_run = run_span(&self.run_id).entered();
             tracing::warn!(
@@ -175,18 +175,15 @@ impl Pass {
             );
         }
         self.cut.cancel();
-        let ended = tokio::time::timeout(GIVE_BACK, self.ended()).await;
         // It may have ended by itself in this moment.
-        let ended = ended.unwrap_or_else(|_| Ended {
+        let ended = tokio::time::timeout(GIVE_BACK, self.ended()).await;
+        let gave_way = ended.is_ok();
+        status.ended(&ended.unwrap_or_else(|_| Ended {
             started_at: self.started_at,
             seconds: self.started.elapsed().as_secs_f64(),
             result: Err(AlarmKind::RunCutOff),
-        });
-        status.ended(&ended);
-    }
-
-    fn is_stuck(&self) -> bool {
-        !self.thread.is_finished()
+        }));
+        gave_way
     }
 }
 

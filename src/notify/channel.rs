@@ -82,7 +82,7 @@ async fn publish(client: &Client, topic: &str, digest: &Digest) -> Result<(), St
 async fn post(url: &Url, body: &str) -> Result<(), String> {
     // A redirect would carry the message to somebody whom nobody has named.
     let client = reqwest::Client::builder().timeout(TIMEOUT).redirect(reqwest::redirect::Policy::none()).build();
-    let client = client.map_err(|error| plain(error))?;
+    let client = client.map_err(plain)?;
     let mut last = String::new();
     for attempt in 0..ATTEMPTS {
         if attempt > 0 {

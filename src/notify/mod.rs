@@ -1,6 +1,6 @@
 //! Telling people: what a pass decided and what they should look at, as one digest, to the channels of `[notify]`.
 //!
-//! [`digest`] is pure; what was told before is in the table `notifications`, and [`channel`] sends.
+//! [`digest`] is pure; what was told before is in the table `notifications`, and `channel` sends.
 
 mod channel;
 pub mod digest;

@@ -181,7 +181,8 @@ fn a_pass_that_hangs_is_cut_off_and_the_next_one_comes() {
     daemon.wait("two passes that were cut off", |_| metrics(&address)[cut_off] >= 2.0);
     let (status, why) = get(&address, "/readyz");
     assert!(status == 503 && why.contains("cut_off"), "{why}");
-    assert_eq!(metrics(&address)["streamwarden_errors_total{kind=\"run_cut_off\"}"], metrics(&address)[cut_off]);
+    let of_now = metrics(&address);
+    assert_eq!(of_now["streamwarden_errors_total{kind=\"run_cut_off\"}"], of_now[cut_off]);
     let told = webhook.taken();
     assert!(told.len() == 1 && told[0]["alarms"][0]["kind"] == "run_cut_off", "{told:?}");
     daemon.signal();
@@ -294,6 +295,19 @@ fn a_pass_that_is_cut_off_gives_the_lease_of_a_state_in_s3_back() {
         in_s3(&place);
         place.json(0, &["run", "--output", "json"]);
     }
+}
+
+#[test]
+fn whoever_holds_connections_open_keeps_nobody_from_asking_for_long() {
+    let place = Place::new(&format!("{HTTP}[schedule]\nevery = \"1h\""));
+    let mut daemon = Daemon::start(&place);
+    let address = daemon.address();
+    let _held: Vec<_> = (0..150).map(|_| std::net::TcpStream::connect(&address).unwrap()).collect();
+    daemon.wait("an answer", |_| {
+        std::panic::catch_unwind(|| get(&address, "/healthz").0).is_ok_and(|status| status == 200)
+    });
+    daemon.signal();
+    assert_eq!(daemon.ended(), Some(0));
 }
 
 #[test]
