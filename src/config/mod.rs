@@ -106,6 +106,9 @@ impl Config {
             let line = error.span().map_or(1, |span| text[..span.start].matches('\n').count() + 1);
             let message = suggest::explain(error.message());
             let shown = text.lines().nth(line - 1).map(str::trim).filter(|shown| !shown.is_empty());
+            // Of a URL the path may be a secret.
+            let shown = shown
+                .map(|shown| shown.split_once("://").map_or(shown.to_owned(), |(start, _)| format!("{start}://…")));
             let message = shown.map_or(message.clone(), |shown| format!("{message}, in: {shown}"));
             ConfigError::Syntax { path: path.to_owned(), line, message }
         })?;
@@ -151,6 +154,32 @@ mod tests {
     }
 
     #[test]
+    fn the_configs_of_the_readme_are_right_and_show_the_defaults() {
+        let readme = include_str!("../../README.md");
+        let blocks = readme.split("```toml\n").skip(1).map(|block| block.split("```").next().unwrap());
+        let configs: Vec<Config> =
+            blocks.filter(|block| block.contains("[state]")).map(|block| parse(block).unwrap()).collect();
+        assert_eq!(configs.len(), 2, "the least and the whole");
+        let defaults = parse(LEAST).unwrap().resolved;
+        let shown = &configs[1].resolved;
+        for section in ["guard", "engine", "http"] {
+            assert_eq!(shown[section], defaults[section], "{section}");
+        }
+        for (section, key) in [
+            ("schedule", "every"),
+            ("schedule", "timeout"),
+            ("notify", "mute"),
+            ("privacy", "addresses"),
+            ("detect", "refused_status"),
+        ] {
+            assert_eq!(shown[section].get(key), defaults[section].get(key), "{section}.{key}");
+        }
+        for key in ["format", "fields", "lookback", "silence"] {
+            assert_eq!(shown["logs"][0].get(key), defaults["logs"][0].get(key), "{key}");
+        }
+    }
+
+    #[test]
     fn an_unknown_key_is_refused_with_its_line_and_the_nearest_right_one() {
         let error = refused(&format!("{LEAST}[guard]\nmax_new_revocation = 3\n"));
         assert!(error.contains("streamwarden.toml:8"), "{error}");
@@ -158,6 +187,8 @@ mod tests {
             error.contains("max_new_revocation") && error.contains("did you mean `max_new_revocations`"),
             "{error}"
         );
+        let error = refused(&format!("{LEAST}[notify]\nwebhok = \"https://hooks.example.com/secret\"\n"));
+        assert!(error.contains("did you mean `webhook`") && !error.contains("secret"), "{error}");
         let error = refused(&format!("[gaurd]\n{LEAST}"));
         assert!(error.contains("did you mean `guard`"), "{error}");
     }
