@@ -29,6 +29,7 @@ pub enum AlarmKind {
     DetectionFailed,
     SessionsHeld,
     SessionsUndecided,
+    AddressesChanged,
     DynamodbFailed,
     DynamodbRowsRefused,
     WafFailed,
@@ -45,7 +46,7 @@ pub enum AlarmKind {
 }
 
 impl AlarmKind {
-    pub const ALL: [AlarmKind; 26] = [
+    pub const ALL: [AlarmKind; 27] = [
         AlarmKind::RunFailed,
         AlarmKind::RunCutOff,
         AlarmKind::StateLocked,
@@ -59,6 +60,7 @@ impl AlarmKind {
         AlarmKind::DetectionFailed,
         AlarmKind::SessionsHeld,
         AlarmKind::SessionsUndecided,
+        AlarmKind::AddressesChanged,
         AlarmKind::DynamodbFailed,
         AlarmKind::DynamodbRowsRefused,
         AlarmKind::WafFailed,
@@ -90,6 +92,7 @@ impl AlarmKind {
             AlarmKind::DetectionFailed => "detection_failed",
             AlarmKind::SessionsHeld => "sessions_held",
             AlarmKind::SessionsUndecided => "sessions_undecided",
+            AlarmKind::AddressesChanged => "addresses_changed",
             AlarmKind::DynamodbFailed => "dynamodb_failed",
             AlarmKind::DynamodbRowsRefused => "dynamodb_rows_refused",
             AlarmKind::WafFailed => "waf_failed",

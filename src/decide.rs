@@ -22,6 +22,9 @@ pub struct Policy<'a> {
     pub guard: &'a Guard,
     pub detectors: BTreeMap<&'a str, DetectorPolicy>,
     pub allow: &'a AllowList,
+    /// Since when addresses are stored in the form in which they are: in a window that began before, one network may count as
+    /// two, and what was found there blocks nobody.
+    pub one_form_since: Option<DateTime<Utc>>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -36,7 +39,12 @@ impl<'a> Policy<'a> {
             .iter()
             .map(|detector| (detector.name.as_str(), DetectorPolicy { mode: detector.mode, ttl: detector.ttl }))
             .collect();
-        Policy { guard, detectors, allow }
+        Policy { guard, detectors, allow, one_form_since: None }
+    }
+
+    /// Whether a window may hold addresses in two forms.
+    fn has_two_forms(&self, window: &Window) -> bool {
+        self.one_form_since.is_some_and(|since| window.start < since)
     }
 
     /// What a block that these detectors (comma-separated) decided on may still do: the least of the mode that
@@ -50,7 +58,8 @@ impl<'a> Policy<'a> {
     /// from the config may do nothing.
     fn mode(&self, finding: &Finding) -> Mode {
         let own = self.detectors.get(finding.detector.as_str()).map_or(Mode::Off, |detector| detector.mode);
-        own.min(self.guard.mode)
+        let mode = own.min(self.guard.mode);
+        if self.has_two_forms(&finding.window()) { mode.min(Mode::Observe) } else { mode }
     }
 
     fn ttl(&self, detector: &str) -> Span {
@@ -243,6 +252,11 @@ pub fn propose(
             crate::time::rfc3339(facts.last_seen),
             guard.max_age
         ))
+    } else if verdict.mode == Mode::Observe && policy.has_two_forms(&verdict.window) {
+        Some(
+            "the form of stored addresses changed ([privacy] addresses), so that one network may be counted twice"
+                .to_owned(),
+        )
     } else if verdict.mode == Mode::Observe {
         // Last: what says so would have been blocked. The query would_have_blocked relies on these words.
         Some("mode observe".to_owned())
@@ -308,6 +322,7 @@ mod tests {
                 ("trial", detector(Mode::Observe)),
                 ("counted", detector(Mode::Count)),
             ]),
+            one_form_since: None,
         }
     }
 

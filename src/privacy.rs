@@ -6,12 +6,14 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 
+use chrono::{DateTime, Utc};
 use hmac::{Hmac, KeyInit, Mac};
+use serde::{Deserialize, Serialize};
 use sha2::Sha256;
 
 use crate::config::{Addresses, ConfigError, Privacy};
 use crate::source::Location;
-use crate::store::{ADDRESS_KEY_FILE, Put, Root, StoreError};
+use crate::store::{ADDRESS_FORM_FILE, ADDRESS_KEY_FILE, Put, Root, StoreError};
 
 /// Bytes of a key, at least. Source: NIST SP 800-107, 5.3.4: a key as strong as the digest is wide needs no more.
 const KEY_BYTES: usize = 32;
@@ -33,6 +35,13 @@ pub enum Disguise {
 pub struct Key {
     secret: Vec<u8>,
     mac: Hmac<Sha256>,
+}
+
+/// The file that tells in which form a state has addresses.
+#[derive(Default, Deserialize, Serialize)]
+struct Form {
+    addresses: String,
+    since: Option<DateTime<Utc>>,
 }
 
 impl Key {
@@ -101,6 +110,38 @@ impl Disguise {
             }
         }
         Ok(())
+    }
+
+    /// What tells this form from others, without telling the key.
+    fn name(&self) -> String {
+        match self {
+            Disguise::Keep => "keep".to_owned(),
+            Disguise::Truncate => "truncate".to_owned(),
+            Disguise::Hash(key) => format!("hash {:016x}", key.digest(b"which key")),
+        }
+    }
+
+    /// Since when addresses have been stored in this form in a state that knew another one before; none if it never did. The
+    /// change is noted once it is seen, if `notes`.
+    pub async fn since(
+        &self,
+        root: &Root,
+        now: DateTime<Utc>,
+        notes: bool,
+    ) -> Result<Option<DateTime<Utc>>, StoreError> {
+        let noted = root.read(ADDRESS_FORM_FILE).await?;
+        // What cannot be read is another form: nobody is blocked by mistake.
+        let noted = noted.map(|text| serde_json::from_slice::<Form>(&text).unwrap_or_default());
+        let form = match noted {
+            Some(form) if form.addresses == self.name() => return Ok(form.since),
+            Some(_) => Form { addresses: self.name(), since: Some(now) },
+            None => Form { addresses: self.name(), since: None },
+        };
+        if notes {
+            let text = serde_json::to_string(&form).expect("texts become JSON");
+            root.write(ADDRESS_FORM_FILE, &(text + "\n")).await?;
+        }
+        Ok(form.since)
     }
 
     /// The address in the form in which it is stored.

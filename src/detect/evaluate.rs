@@ -10,6 +10,7 @@ use datafusion::common::runtime::SpawnedTask;
 use datafusion::prelude::SessionContext;
 use futures::{StreamExt, stream};
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 use tracing::Instrument;
 
 use super::Finding;
@@ -123,11 +124,7 @@ pub async fn detect(
     }
     let batch = store.transaction(Table::Activity, crate::ingest::INGEST).await?.unwrap_or(0);
     let overall = store.transaction(Table::Findings, "detect").await?.unwrap_or(0);
-    let mut after = Vec::new();
-    for detector in detectors {
-        let own = store.transaction(Table::Findings, &own_progress(detector)).await?;
-        after.push(own.unwrap_or(overall));
-    }
+    let after = progress(store, detectors, overall).await?;
     let Some(first) = after.iter().copied().filter(|after| *after < batch).min() else {
         let sessions = store.transaction(Table::Findings, "sessions").await?.unwrap_or(0);
         detection.sessions = u64::try_from(sessions).unwrap_or(0);
@@ -161,6 +158,8 @@ pub async fn detect(
         let version = if failed.contains(&index) { after[index] } else { batch };
         transactions.push(Transaction::new(own_progress(detector), version));
     }
+    let level = if failed.is_empty() { digest_of_names(detectors) } else { 0 };
+    transactions.push(Transaction::new(LEVEL, level));
     let stored: Vec<FindingRow> = changed
         .iter()
         .map(|finding| row(finding, evaluation))
@@ -475,6 +474,31 @@ pub async fn evaluations(store: &dyn Store) -> Result<i64, StoreError> {
 /// The transaction that tells how far one detector has come: it stays behind when the detector fails.
 fn own_progress(detector: &Detector) -> String {
     format!("detect:{}", detector.name)
+}
+
+/// The transaction that tells which detectors have all come as far as the whole detection, so that nobody needs to ask for each:
+/// the Delta library goes through the log of the table for every transaction that it is asked for.
+const LEVEL: &str = "level";
+
+/// How far each detector has come; one that is new begins with what is new.
+async fn progress(store: &dyn Store, detectors: &[Detector], overall: i64) -> Result<Vec<i64>, StoreError> {
+    if store.transaction(Table::Findings, LEVEL).await? == Some(digest_of_names(detectors)) {
+        return Ok(vec![overall; detectors.len()]);
+    }
+    let mut progress = Vec::new();
+    for detector in detectors {
+        let own = store.transaction(Table::Findings, &own_progress(detector)).await?;
+        progress.push(own.unwrap_or(overall));
+    }
+    Ok(progress)
+}
+
+/// A number for a set of detectors, never 0. (A transaction has a number, and no text.)
+fn digest_of_names(detectors: &[Detector]) -> i64 {
+    let mut names: Vec<&str> = detectors.iter().map(|detector| detector.name.as_str()).collect();
+    names.sort_unstable();
+    let digest = Sha256::digest(names.join(","));
+    i64::from_be_bytes(digest[..8].try_into().expect("eight bytes of 32")) | 1
 }
 
 fn row(finding: &Finding, evaluation: i64) -> FindingRow<'_> {

@@ -187,7 +187,7 @@ impl Warden {
                 Err(StoreError::Missing(_)) => MemoryStore::default(),
                 Err(error) => return Err(error.into()),
             };
-            let pass = self.pass_on(&store, None, clock.now(), run_id, options);
+            let pass = self.pass_on(&store, None, root, clock.now(), run_id, options);
             return unless_cut(cut, pass).await;
         }
         let lock =
@@ -195,7 +195,7 @@ impl Warden {
         let outcome = unless_cut(cut, async {
             let store = DeltaStore::open_or_create(root, &lock).await?;
             self.context.disguise.keep_key(&self.config.privacy, root).await?;
-            self.pass_on(&store, Some((&store, root)), clock.now(), run_id, options).await
+            self.pass_on(&store, Some(&store), root, clock.now(), run_id, options).await
         });
         let outcome = outcome.await;
         lock.release().await;
@@ -214,17 +214,29 @@ impl Warden {
         ))
     }
 
-    /// `kept` is the store once more and where it is, where it is one that is kept.
+    /// `kept` is the store once more, where it is one that is kept; `root` is where the state is.
     async fn pass_on(
         &self,
         store: &dyn Store,
-        kept: Option<(&DeltaStore, &Root)>,
+        kept: Option<&DeltaStore>,
+        root: &Root,
         now: DateTime<Utc>,
         run_id: &str,
         options: Options,
     ) -> anyhow::Result<Outcome> {
         let started = Instant::now();
         let mut summary = Summary::new(run_id);
+        let one_form_since = self.context.disguise.since(root, now, kept.is_some()).await?;
+        let longest = self.detectors.iter().map(|detector| detector.window.delta()).max().unwrap_or_default();
+        if let Some(since) = one_form_since.filter(|since| now < *since + longest) {
+            let text = format!(
+                "the form of stored addresses changed at {} ([privacy] addresses, or its key): windows from before may count one \
+                 network twice, and block nobody; the last of them ends at {}",
+                rfc3339(since),
+                rfc3339(since + longest)
+            );
+            summary.alarms.push(Alarm::new(AlarmKind::AddressesChanged, text));
+        }
 
         let stage = if options.progress { Stage::bytes("read") } else { Stage::hidden() };
         let ingestion = Ingestion {
@@ -301,7 +313,8 @@ impl Warden {
                 summary.alarm(AlarmKind::DynamodbFailed, format!("{error:#}; its manual revocations stay as they are"));
             }
         }
-        let recorded = match revoke::record(self, store, &detection, now, run_id, options.release_held).await {
+        let recorded = revoke::record(self, store, &detection, now, run_id, options.release_held, one_form_since);
+        let recorded = match recorded.await {
             Ok(recorded) => recorded,
             Err(error) if error.is_of_the_state() => return Err(error.into()),
             Err(error) => {
@@ -318,7 +331,7 @@ impl Warden {
         let group = self.rule_group().await;
         let author = Author { store, now, run_id };
         let how = if options.dry_run { How::Look } else { How::Sync { drop_unknown: false } };
-        let held = || kept.map_or(Ok(()), |(kept, _)| kept.check_held());
+        let held = || kept.map_or(Ok(()), DeltaStore::check_held);
         let enforced = match enforce(self, group.as_ref(), author, &held, how).await {
             Ok(enforced) => enforced,
             Err(WafError::State(error)) => return Err(error.into()),
@@ -336,7 +349,7 @@ impl Warden {
         }
         summary.seconds.enforce = enforcing.elapsed().as_secs_f64();
         summary.alarms.extend(silent(&self.engine.session_over(store, now).await?, &self.config.logs, now).await?);
-        if let Some((kept, root)) = kept {
+        if let Some(kept) = kept {
             if let Err(error) = upkeep(&self.engine, kept, now, &self.config).await {
                 summary.alarm(AlarmKind::UpkeepFailed, format!("upkeep of the state failed: {error}"));
             }

@@ -73,6 +73,7 @@ pub async fn record(
     now: DateTime<Utc>,
     run_id: &str,
     release_held: bool,
+    one_form_since: Option<DateTime<Utc>>,
 ) -> Result<Recorded, RecordError> {
     #[derive(Deserialize)]
     struct HistoryState {
@@ -114,7 +115,8 @@ pub async fn record(
         let parameters =
             vec![("after", ScalarValue::Int64(Some(decided))), ("held", ScalarValue::Boolean(Some(release_held)))];
         register(&session, "candidates", CANDIDATES, parameters).await?;
-        let policy = Policy::new(&warden.config.guard, &warden.detectors, &warden.config.allow);
+        let mut policy = Policy::new(&warden.config.guard, &warden.detectors, &warden.config.allow);
+        policy.one_form_since = one_form_since;
         let mut first_blocks: Vec<Draft> = Vec::new();
         let mut cases = cases(&session, &recorder.events).await?;
         unsure = look_again(warden, &session, &mut cases, &policy, now).await?;

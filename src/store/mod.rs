@@ -15,7 +15,7 @@ use datafusion::prelude::SessionContext;
 pub use delta::DeltaStore;
 pub use lock::StateLock;
 pub use memory::MemoryStore;
-pub use root::{ADDRESS_KEY_FILE, Put, Root, TOLD_FAILURE_FILE};
+pub use root::{ADDRESS_FORM_FILE, ADDRESS_KEY_FILE, Put, Root, TOLD_FAILURE_FILE};
 
 use crate::schema::Table;
 

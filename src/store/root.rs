@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::ffi::CString;
 use std::fs;
 use std::io::{self, ErrorKind, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use aws_sdk_s3::Client;
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
@@ -18,6 +18,8 @@ use crate::source::Location;
 pub const LOCK_FILE: &str = "lock";
 /// The key of the digests that stand for addresses, where the config names none of its own.
 pub const ADDRESS_KEY_FILE: &str = "address-key";
+/// In which form addresses are stored, and since when.
+pub const ADDRESS_FORM_FILE: &str = "address-form";
 /// A note that a run failed or was cut off before it could tell that itself: which of these, and when it was told.
 pub const TOLD_FAILURE_FILE: &str = "told-failure";
 
@@ -143,13 +145,10 @@ impl Root {
             Root::Folder(folder) => {
                 // Where it is not made yet, whether it can be made.
                 let there = folder.ancestors().find(|ancestor| ancestor.exists()).unwrap_or(folder);
-                let path =
-                    CString::new(there.as_os_str().as_encoded_bytes()).map_err(|error| self.error(error.into()))?;
-                // SAFETY: the path is a text that ends with a zero and lives until the call is over.
-                match unsafe { libc::access(path.as_ptr(), libc::W_OK | libc::X_OK) } {
-                    0 => Ok(()),
-                    _ => Err(StoreError::Io { place: there.display().to_string(), source: io::Error::last_os_error() }),
-                }
+                // A run of another user may have left folders of its own in one that everybody may write to.
+                let within = if there == folder { folders(folder) } else { vec![] };
+                let lock = [folder.join(LOCK_FILE)].into_iter().filter(|lock| lock.exists());
+                [there.to_owned()].into_iter().chain(within).chain(lock).try_for_each(|path| may_write(&path))
             }
             // An object is not written over whose version is another one; whoever may not write is told so first.
             Root::S3(root) => {
@@ -233,6 +232,25 @@ impl Root {
             Root::Folder(_) => HashMap::new(),
             Root::S3(root) => root.options.clone(),
         }
+    }
+}
+
+/// The folders of a state, at any depth, as far as they can be listed.
+fn folders(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let below = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+    below.flat_map(|entry| [vec![entry.path()], folders(&entry.path())].concat()).collect()
+}
+
+/// Whether this process may write there.
+fn may_write(path: &Path) -> Result<(), StoreError> {
+    let error = |source| StoreError::Io { place: path.display().to_string(), source };
+    let mode = if path.is_dir() { libc::W_OK | libc::X_OK } else { libc::W_OK };
+    let name = CString::new(path.as_os_str().as_encoded_bytes()).map_err(|source| error(source.into()))?;
+    // SAFETY: the path is a text that ends with a zero and lives until the call is over.
+    match unsafe { libc::access(name.as_ptr(), mode) } {
+        0 => Ok(()),
+        _ => Err(error(io::Error::last_os_error())),
     }
 }
 

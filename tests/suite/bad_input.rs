@@ -149,13 +149,13 @@ fn a_folder_or_a_file_without_permission() {
             use std::os::unix::process::CommandExt;
             let mut command = place.command(arguments);
             let output = command.uid(65_534).gid(65_534).output().unwrap();
-            (output.status.code().unwrap(), String::from_utf8(output.stderr).unwrap())
+            (output.status.code().unwrap(), String::from_utf8([output.stdout, output.stderr].concat()).unwrap())
         };
         check_permissions(&place, as_nobody);
     } else {
         check_permissions(&place, |arguments| {
             let output = place.run(arguments);
-            (output.code, output.stderr)
+            (output.code, output.stdout + &output.stderr)
         });
     }
 }
@@ -170,6 +170,12 @@ fn check_permissions(place: &Place, run: impl Fn(&[&str]) -> (i32, String)) {
     assert_eq!(code, 1, "{stderr}");
     assert!(stderr.contains("cannot list") && stderr.contains("Permission denied"), "{stderr}");
     fs::set_permissions(place.path("logs"), fs::Permissions::from_mode(0o755)).unwrap();
+    // A folder of the state that another user's run has left.
+    let left = place.path("state/tables/findings/_delta_log");
+    fs::set_permissions(&left, fs::Permissions::from_mode(0o555)).unwrap();
+    let (code, said) = run(&["check"]);
+    assert!(code == 1 && said.contains("findings/_delta_log: Permission denied"), "{said}");
+    fs::set_permissions(&left, fs::Permissions::from_mode(0o755)).unwrap();
     // The state.
     let sealed = place.path("sealed");
     fs::create_dir(&sealed).unwrap();

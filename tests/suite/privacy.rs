@@ -131,3 +131,33 @@ fn logs_have_the_run_id_and_no_address() {
         assert!(!line.to_string().contains("198.18."), "{line}");
     }
 }
+
+/// A session that goes on while the form of addresses changes seems to have twice its networks.
+#[test]
+fn another_form_of_addresses_blocks_nobody_who_was_not_blocked_before() {
+    let place = Place::new("");
+    let networks = 6;
+    place.write_log("E1.2026-11-20-20.aaaa.gz", &shared("InnocentSes1", 20, 10, networks));
+    let before = place.json(0, &["run", "--output", "json", "--now", "2026-11-20T20:14:30Z"]);
+    assert_eq!(before["revoked"], 0, "{before}");
+    let without_change = fs::read_to_string(place.path("streamwarden.toml")).unwrap();
+    fs::write(place.path("streamwarden.toml"), without_change + "[privacy]\naddresses = \"hash\"\n").unwrap();
+    place.write_log("E1.2026-11-20-20.bbbb.gz", &shared("InnocentSes1", 20, 14, networks));
+    place.write_log("E1.2026-11-20-20.cccc.gz", &shared("SharedSess01", 20, 15, 20));
+    let change = place.json(3, &["run", "--output", "json", "--now", "2026-11-20T20:20:00Z"]);
+    assert!(change["alarms"][0].as_str().unwrap().contains("the form of stored addresses changed"), "{change}");
+    assert_eq!(change["revoked"], 0, "{change}");
+    let observed = place.query("SELECT session_id, reason FROM revocations WHERE event = 'observed' ORDER BY 1");
+    assert_eq!(observed.len(), 2, "both look shared: {observed:?}");
+    assert!(observed[0]["reason"].as_str().unwrap().contains("[privacy] addresses"), "{observed:?}");
+    // What is in windows of one form blocks as ever; the alarm ends with the last window of two.
+    place.write_log("E1.2026-11-20-20.dddd.gz", &shared("SharedSess01", 21, 0, 20));
+    let after = place.json(3, &["run", "--output", "json", "--now", "2026-11-20T21:10:00Z"]);
+    assert_eq!(after["revoked"], 1, "{after}");
+    let over = place.json(0, &["run", "--output", "json", "--now", "2026-11-20T22:20:01Z"]);
+    assert_eq!(over["alarms"], serde_json::json!([]));
+    // A key that is lost is such a change, too.
+    fs::remove_file(place.path("state/address-key")).unwrap();
+    let lost = place.json(3, &["run", "--output", "json", "--now", "2026-11-20T22:30:00Z"]);
+    assert!(lost["alarms"][0].as_str().unwrap().contains("changed at 2026-11-20T22:30:00Z"), "{lost}");
+}
