@@ -20,6 +20,9 @@
 -- # Strong from so many returns on.
 -- strong_returns = 3
 --
+-- [needs]
+-- countries = "min_countries"
+--
 -- [least]
 -- min_countries = 2
 -- min_returns = 1

@@ -20,6 +20,9 @@
 -- # ... in so many minutes.
 -- strong_minutes = 5
 --
+-- [needs]
+-- countries = 2
+--
 -- [least]
 -- min_minutes = 1
 -- strong_minutes = 1

@@ -16,6 +16,9 @@
 -- # Without a list of one's own: a host is foreign when less than this share of the sessions with a referer name it.
 -- max_share = 0.05
 --
+-- [needs]
+-- networks = "min_networks"
+--
 -- [least]
 -- min_segments = 1
 -- min_networks = 1

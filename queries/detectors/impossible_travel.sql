@@ -18,6 +18,10 @@
 -- # ... between the lines of so many operators: one viewer has a line, a phone, perhaps a VPN.
 -- min_operators = 3
 --
+-- [needs]
+-- networks = 2
+-- operators = "min_operators"
+--
 -- [least]
 -- min_km = 1
 -- max_kmh = 1

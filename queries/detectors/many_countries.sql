@@ -18,6 +18,9 @@
 -- # Servers tell their country only from so many on: one or two may be exits of somebody's VPN.
 -- min_servers = 3
 --
+-- [needs]
+-- countries = "max_countries"
+--
 -- [least]
 -- max_countries = 1
 --

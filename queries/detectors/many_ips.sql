@@ -21,6 +21,9 @@
 -- # A network counts when it fetched at least so many different segments: watching, not probing.
 -- min_segments = 3
 --
+-- [needs]
+-- networks = "max_networks"
+--
 -- [least]
 -- max_networks = 1
 --

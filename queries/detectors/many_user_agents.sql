@@ -18,6 +18,9 @@
 -- # An agent or a network counts when it fetched at least so many different segments: watching, not probing.
 -- min_segments = 3
 --
+-- [needs]
+-- user_agents = "max_user_agents"
+--
 -- [least]
 -- max_user_agents = 1
 --

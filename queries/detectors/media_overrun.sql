@@ -17,6 +17,9 @@
 -- # Found from so many such minutes on.
 -- min_minutes = 6
 --
+-- [needs]
+-- networks = "min_networks"
+--
 -- [least]
 -- min_minutes = 1
 -- min_networks = 1

@@ -16,6 +16,9 @@
 -- # A network counts when it fetched so many new segments.
 -- min_segments = 5
 --
+-- [needs]
+-- networks = "min_networks"
+--
 -- [least]
 -- min_networks = 2
 -- min_operators = 1

@@ -17,6 +17,9 @@
 -- # Strong where they went to so many operators.
 -- strong_operators = 2
 --
+-- [needs]
+-- networks = "min_networks"
+--
 -- [least]
 -- min_networks = 2
 -- min_segments = 1

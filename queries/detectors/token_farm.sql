@@ -18,6 +18,9 @@
 -- # Found from so many such minutes on.
 -- min_minutes = 5
 --
+-- [needs]
+-- contents = "min_assets"
+--
 -- [least]
 -- min_assets = 2
 -- min_minutes = 1

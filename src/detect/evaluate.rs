@@ -410,11 +410,14 @@ impl Bench {
                 }
             };
             if detector.scope == Scope::Session && !detector.scores_only {
-                let sessions = cut.sessions(detector.scope, after[index]).len() as u64;
+                let sessions = cut.sessions(detector.scope, after[index]).count() as u64;
                 in_window.sessions = in_window.sessions.max(Some(sessions));
             }
             let started = Instant::now();
-            let result = run(&self.statements, index, detector, window, &rows, &run_id).await;
+            let result = match &rows {
+                Some(rows) => run(&self.statements, index, detector, window, rows, &run_id).await,
+                None => Ok(vec![]),
+            };
             let findings = match result {
                 Ok(findings) => findings,
                 Err(reason) => {
@@ -577,4 +580,96 @@ fn changed<'a>(stored: &HashMap<Key, Finding>, found: &'a HashMap<Key, Finding>)
         found.iter().filter(|(key, finding)| is_new(key, finding)).map(|(_, finding)| finding).collect();
     changed.sort_by(|a, b| (a.window_end, &a.detector, &a.session_id).cmp(&(b.window_end, &b.detector, &b.session_id)));
     changed
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use rand::rngs::StdRng;
+    use rand::{Rng, SeedableRng};
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::detect::catalog;
+    use crate::ingest::INGEST;
+    use crate::store::MemoryStore;
+
+    const CONFIG: &str = "[state]\nlocation = \"state\"\n[[logs]]\nlocation = \"logs\"\n[[session]]\nscheme = \"secure-media-delivery\"\n[lists]\nown_referers = [\"mine.example\"]\n";
+
+    /// Sessions of one to six networks, countries, operators, agents and contents, each as it comes.
+    fn traffic(random: &mut StdRng) -> (Vec<Value>, Vec<Value>) {
+        let (mut activity, mut deliveries) = (Vec::new(), Vec::new());
+        for session in 0..60 {
+            let [networks, countries, operators, agents, contents] = [0; 5].map(|_| random.random_range(1..7));
+            for minute in 0..40 {
+                for _ in 0..random.random_range(0..=networks) {
+                    let network = random.random_range(0..networks);
+                    let time = format!("2026-11-20T20:{minute:02}:{:02}Z", random.random_range(0..60));
+                    let minute = format!("2026-11-20T20:{minute:02}:00Z");
+                    let session_id = format!("session{session}");
+                    let country = ["DE", "FR", "US", "BR", "JP", "ZA"][network % countries];
+                    let kind =
+                        [None, None, None, Some("mobile"), Some("hosting"), Some("relay")][random.random_range(0..6)];
+                    let (network_id, asn) = (format!("198.18.{session}.{network}"), network % operators);
+                    activity.push(json!({
+                        "hour": "2026-11-20T20", "batch": 1, "minute": minute, "session_id": session_id, "network": network_id,
+                        "country": country, "asn": asn,
+                        "user_agent": format!("agent{}", random.random_range(0..agents)), "referer_host": "elsewhere.example",
+                        "content": format!("film{}", random.random_range(0..contents)), "bound": true, "derived": false,
+                        "ip": network_id, "device": "other", "network_type": kind, "latitude": (network % operators) as f64 * 20.0,
+                        "longitude": 0.0, "accuracy_km": 10, "requests": 9, "manifests": 1,
+                        "segments": random.random_range(1..12), "bytes": 1, "first_seen": time, "last_seen": time,
+                    }));
+                    deliveries.push(json!({
+                        "hour": "2026-11-20T20", "batch": 1, "minute": minute, "session_id": session_id, "network": network_id,
+                        "segment": random.random_range(0..40) * 8, "bound": true, "asn": asn, "network_type": kind, "requests": 1,
+                    }));
+                }
+            }
+        }
+        (activity, deliveries)
+    }
+
+    /// What a detector says that it needs, it needs: it finds the same when it is shown everybody.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn whoever_is_not_shown_would_not_be_found() {
+        let config = Config::parse(CONFIG, Path::new("/nowhere/streamwarden.toml")).unwrap();
+        let engine = Engine::new(&config.engine).unwrap();
+        let detectors = catalog::load(&config, &engine).await.unwrap();
+        let needy: Vec<Detector> = detectors.into_iter().filter(|detector| !detector.needs.is_empty()).collect();
+        assert!(needy.len() > 10);
+        let (activity, deliveries) = traffic(&mut StdRng::seed_from_u64(8));
+        let mut never_found: BTreeSet<String> = needy.iter().map(|detector| detector.name.clone()).collect();
+        for share in [0.0, 0.5, 1.0] {
+            let found = async |shows_all: bool| {
+                let store = MemoryStore::default();
+                for (table, rows) in [(Table::Deliveries, &deliveries), (Table::Activity, &activity)] {
+                    let rows = rows::encode(table.schema().stored(), rows).unwrap();
+                    store.append(table, vec![rows], &[Transaction::new(INGEST, 1)]).await.unwrap();
+                }
+                let detectors: Vec<Detector> = needy
+                    .iter()
+                    .map(|detector| Detector {
+                        needs: if shows_all { BTreeMap::new() } else { detector.needs.clone() },
+                        ..detector.relaxed(share)
+                    })
+                    .collect();
+                let now = "2026-11-20T23:00:00Z".parse().unwrap();
+                let stage = Stage::hidden();
+                let run = detect(&engine, &store, &detectors, &config, now, "run", &stage, false);
+                assert_eq!(run.await.unwrap().failures, []);
+                let session = engine.session_over(&store, now).await.unwrap();
+                let sql =
+                    "SELECT detector, session_id, window_end, score, strength, evidence FROM findings ORDER BY 1, 2, 3";
+                let batches = session.sql(sql).await.unwrap().collect().await.unwrap();
+                let rows = rows::to_json(&batches).unwrap().into_iter().map(Value::Object);
+                rows.map(|row| row.to_string()).collect::<Vec<String>>()
+            };
+            let (shown, all) = (found(false).await, found(true).await);
+            assert_eq!(shown, all, "at {share} of the thresholds");
+            never_found.retain(|name| !all.iter().any(|row| row.contains(&format!("{name:?}"))));
+        }
+        assert_eq!(never_found, BTreeSet::new(), "what finds nobody shows nothing");
+    }
 }

@@ -29,6 +29,9 @@ pub struct Header {
     pub detector: About,
     #[serde(default)]
     pub params: BTreeMap<String, Parameter>,
+    /// What a session must have several of in the window, at least: who has fewer cannot be found, and is not looked at.
+    #[serde(default)]
+    pub needs: BTreeMap<Variety, Need>,
     /// The least values of parameters that must not be less.
     #[serde(default)]
     pub least: BTreeMap<String, i64>,
@@ -66,6 +69,44 @@ pub enum Scope {
     /// On others too: on a median, say.
     All,
 }
+
+/// What the rows of `activity` of one session can be different in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Variety {
+    Networks,
+    Countries,
+    Operators,
+    UserAgents,
+    Contents,
+}
+
+impl Variety {
+    pub const ALL: [Variety; 5] =
+        [Variety::Networks, Variety::Countries, Variety::Operators, Variety::UserAgents, Variety::Contents];
+
+    /// The column of `activity` that has the values.
+    pub fn column(self) -> &'static str {
+        match self {
+            Variety::Networks => "network",
+            Variety::Countries => "country",
+            Variety::Operators => "asn",
+            Variety::UserAgents => "user_agent",
+            Variety::Contents => "content",
+        }
+    }
+}
+
+/// How many different values: a number, or a parameter that has it.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(untagged, expecting = "what a detector needs is a number, or the name of a parameter")]
+pub enum Need {
+    Number(u32),
+    Parameter(String),
+}
+
+/// How many different values a session must have to be looked at, by the place of the [`Variety`].
+pub type Needs = [u32; Variety::ALL.len()];
 
 /// How much a finding weighs, least first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -178,6 +219,13 @@ impl DetectorFile {
         if let Some(unknown) = header.least.keys().find(|name| !header.params.contains_key(*name)) {
             return Err(error(1, format!("[least] names {unknown}, which is no parameter")));
         }
+        for need in header.needs.values() {
+            if let Need::Parameter(name) = need
+                && header.params.get(name).and_then(Parameter::as_f64).is_none()
+            {
+                return Err(error(1, format!("[needs] names {name}, which is no parameter with a number")));
+            }
+        }
         if let Some(unknown) = header.thresholds.values().find(|name| !header.least.contains_key(*name)) {
             return Err(error(1, format!("[thresholds] names {unknown}, which has no value in [least]")));
         }
@@ -215,6 +263,7 @@ impl DetectorFile {
             scope: about.scope,
             mode: settings.mode.or(about.mode).unwrap_or(Mode::Enforce),
             params: self.header.params.clone(),
+            needs: self.header.needs.clone(),
             least: self.header.least.clone(),
             thresholds: self.header.thresholds.clone(),
             tables: BTreeSet::new(),
@@ -244,6 +293,7 @@ pub struct Detector {
     pub scope: Scope,
     pub mode: Mode,
     pub params: BTreeMap<String, Parameter>,
+    pub needs: BTreeMap<Variety, Need>,
     pub least: BTreeMap<String, i64>,
     pub thresholds: BTreeMap<String, String>,
     /// The tables that it reads; known once it is compiled.
@@ -258,6 +308,22 @@ pub struct Detector {
 impl Detector {
     pub fn reads(&self, table: &str) -> bool {
         self.tables.contains(table)
+    }
+
+    /// How many different values a session must have in the window, by the parameters as they are.
+    pub fn needed(&self) -> Needs {
+        let mut needed = Needs::default();
+        for (variety, need) in &self.needs {
+            needed[*variety as usize] = match need {
+                Need::Number(number) => *number,
+                Need::Parameter(name) => {
+                    let number = self.params.get(name).and_then(Parameter::as_f64).unwrap_or_default();
+                    // A number below zero becomes zero.
+                    number.ceil() as u32
+                }
+            };
+        }
+        needed
     }
 
     /// Sets a parameter, which must be one of the header's, of its type, and not less than it may be.

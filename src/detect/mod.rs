@@ -1,5 +1,6 @@
 //! Detection: detector files, sliding windows, and the evaluation of one on the other.
 
+mod blocks;
 pub mod catalog;
 mod evaluate;
 pub mod file;

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use arrow::array::{AsArray, BooleanArray, TimestampMicrosecondArray};
-use arrow::compute::{filter_record_batch, sort_to_indices, take_record_batch};
-use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef, TimeUnit, TimestampMicrosecondType};
+use arrow::compute::filter_record_batch;
+use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef, TimeUnit};
 use arrow::error::ArrowError;
 use arrow::record_batch::RecordBatch;
 use chrono::{DateTime, TimeDelta, Utc};
@@ -16,8 +16,9 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use tokio::sync::RwLock;
 
+use super::blocks::{Minutes, Numbers, count};
 use super::catalog;
-use super::file::{Detector, Scope};
+use super::file::{Detector, Needs, Scope, Variety};
 use super::memory_watch::{TooMuchMemory, watched};
 use super::statement::{Rows, Statement};
 use super::window::Window;
@@ -55,7 +56,7 @@ pub fn depends_on(detector: &Detector, name: &str) -> bool {
 }
 
 /// Ids of sessions.
-pub type Sessions = HashSet<String, ahash::RandomState>;
+type Ids = HashSet<String, ahash::RandomState>;
 
 /// The tables [`OF_EVERYBODY`] of windows, by name.
 pub type Learned = HashMap<(&'static str, Window), Rows>;
@@ -63,53 +64,6 @@ pub type Learned = HashMap<(&'static str, Window), Rows>;
 /// The minute tables that a detector can read, cut to its window.
 pub const WINDOWED: [(&str, Table); 3] =
     [(ACTIVITY, Table::Activity), (REFUSALS, Table::Refusals), (DELIVERIES, Table::Deliveries)];
-
-/// Rows of a minute table, in batches that are each in order of time.
-#[derive(Clone, Default)]
-struct Minutes(Vec<RecordBatch>);
-
-impl Minutes {
-    /// Appends what a statement gives for a span of time.
-    async fn load(&mut self, session: &SessionContext, sql: Sql, span: Span) -> Result<(), EngineError> {
-        let (_, batches) = collect(session, sql, span.parameters()).await?;
-        let rows = |error: ArrowError| EngineError::Rows { file: sql.file, message: error.to_string() };
-        for batch in batches {
-            self.0.push(in_order(&batch).map_err(rows)?);
-        }
-        Ok(())
-    }
-
-    /// Lets go of the batches of which nothing is of `start` or later.
-    fn drop_before(&mut self, start: DateTime<Utc>) {
-        let start = start.timestamp_micros();
-        self.0.retain(|batch| minutes(batch).last().is_some_and(|last| *last >= start));
-    }
-
-    /// The rows of a window; nothing is copied.
-    fn within(&self, window: Window) -> Vec<RecordBatch> {
-        let (start, end) = (window.start.timestamp_micros(), window.end.timestamp_micros());
-        let cut = |batch: &RecordBatch| {
-            let minutes = minutes(batch);
-            let from = minutes.partition_point(|minute| *minute < start);
-            let until = minutes.partition_point(|minute| *minute < end);
-            (from < until).then(|| batch.slice(from, until - from))
-        };
-        self.0.iter().filter_map(cut).collect()
-    }
-}
-
-fn minutes(batch: &RecordBatch) -> &[i64] {
-    let minutes = batch.column_by_name("minute").expect("every minute table has it");
-    minutes.as_primitive::<TimestampMicrosecondType>().values()
-}
-
-fn in_order(batch: &RecordBatch) -> Result<RecordBatch, ArrowError> {
-    if minutes(batch).is_sorted() {
-        return Ok(batch.clone());
-    }
-    let minutes = batch.column_by_name("minute").expect("every minute table has it");
-    take_record_batch(batch, &sort_to_indices(minutes, None, None)?)
-}
 
 /// From a time on, until before another.
 #[derive(Clone, Copy)]
@@ -133,6 +87,8 @@ pub struct Loader<'a> {
     all: bool,
     /// A detector reads deliveries.
     delivers: bool,
+    /// What detectors need several of.
+    counted: Vec<Variety>,
     loaded: Loaded,
     until: DateTime<Utc>,
 }
@@ -140,6 +96,7 @@ pub struct Loader<'a> {
 /// What windows can see.
 #[derive(Clone, Default)]
 pub struct Loaded {
+    numbers: Arc<Numbers>,
     activity: Minutes,
     refusals: Minutes,
     deliveries: Minutes,
@@ -147,7 +104,7 @@ pub struct Loaded {
     touched: Minutes,
     /// Where a session is used with a token that covers its id, requests that merely name it are somebody else's: these
     /// sessions have both.
-    others: Sessions,
+    others: Ids,
     /// What is known of everybody; else it is found out.
     learned: Option<Arc<Learned>>,
 }
@@ -169,6 +126,10 @@ impl<'a> Loader<'a> {
             now,
             all: detectors.iter().any(|detector| all(&detector)),
             delivers: detectors.iter().any(|detector| detector.reads(DELIVERIES)),
+            counted: Variety::ALL
+                .into_iter()
+                .filter(|variety| detectors.iter().any(|detector| detector.needed()[*variety as usize] > 0))
+                .collect(),
             loaded: Loaded { learned, ..Loaded::default() },
             until: DateTime::<Utc>::MIN_UTC,
         }
@@ -195,34 +156,39 @@ impl<'a> Loader<'a> {
 
     async fn load(&mut self, span: Span, spared: &mut Spared) -> Result<(), EngineError> {
         let session = self.session;
-        let mut new = Minutes::default();
-        new.load(session, if self.all { ACTIVITY_BETWEEN } else { ACTIVITY_OF_TOUCHED }, span).await?;
+        let sql = if self.all { ACTIVITY_BETWEEN } else { ACTIVITY_OF_TOUCHED };
+        let (_, mut new) = collect(session, sql, span.parameters()).await?;
         let takes_requests = self.allow.takes_requests(self.now);
         if takes_requests {
-            for batch in &mut new.0 {
+            for batch in &mut new {
                 let left = self.allow.filter(batch, self.now, spared);
-                *batch = left.map_err(|message| EngineError::Rows { file: ACTIVITY_BETWEEN.file, message })?;
+                *batch = left.map_err(|message| EngineError::Rows { file: sql.file, message })?;
             }
             spared.counted_until = spared.counted_until.max(span.end.timestamp_micros());
         }
+        let rows = |sql: Sql, error: ArrowError| EngineError::Rows { file: sql.file, message: error.to_string() };
+        let Loaded { numbers, activity, refusals, deliveries, touched, .. } = &mut self.loaded;
+        let numbers = Arc::make_mut(numbers);
+        activity.extend(&new, &self.counted, numbers).map_err(|error| rows(sql, error))?;
         if self.delivers {
             let sql = if self.all && !takes_requests { DELIVERIES_BETWEEN } else { DELIVERIES_OF_LOADED };
-            let activity = session.table(ACTIVITY).await.map_err(|error| query_error(sql, error))?;
-            let schema = Arc::new(activity.schema().as_arrow().clone());
-            replace(session, "loaded_activity", schema, new.0.clone()).map_err(|error| query_error(sql, error))?;
-            self.loaded.deliveries.load(session, sql, span).await?;
+            let table = session.table(ACTIVITY).await.map_err(|error| query_error(sql, error))?;
+            let schema = Arc::new(table.schema().as_arrow().clone());
+            replace(session, "loaded_activity", schema, new).map_err(|error| query_error(sql, error))?;
+            let (_, new) = collect(session, sql, span.parameters()).await?;
+            deliveries.extend(&new, &[], numbers).map_err(|error| rows(sql, error))?;
         }
-        self.loaded.activity.0.extend(new.0);
-        self.loaded.refusals.load(session, REFUSALS_BETWEEN, span).await?;
-        self.loaded.touched.load(session, TOUCHED_BETWEEN, span).await
+        for (sql, table) in [(REFUSALS_BETWEEN, refusals), (TOUCHED_BETWEEN, touched)] {
+            let (_, new) = collect(session, sql, span.parameters()).await?;
+            table.extend(&new, &[], numbers).map_err(|error| rows(sql, error))?;
+        }
+        Ok(())
     }
 
     /// The sessions that somebody merely names while others use them, whatever the allow-list takes out.
-    async fn named_by_others(&self, span: Span) -> Result<Sessions, EngineError> {
-        let has_unbound =
-            |batch: &RecordBatch| batch.column_by_name("bound").expect("it is selected").as_boolean().has_false();
-        if !self.loaded.activity.0.iter().any(has_unbound) {
-            return Ok(Sessions::default());
+    async fn named_by_others(&self, span: Span) -> Result<Ids, EngineError> {
+        if !self.loaded.activity.has_unbound() {
+            return Ok(Ids::default());
         }
         #[derive(Deserialize)]
         struct Row {
@@ -234,23 +200,17 @@ impl<'a> Loader<'a> {
 }
 
 impl Loaded {
-    /// The rows of a window.
-    fn within(&self, table: &str, window: Window) -> Vec<RecordBatch> {
-        let rows = match table {
-            ACTIVITY => self.activity.within(window),
-            DELIVERIES => self.deliveries.within(window),
-            _ => return self.refusals.within(window),
-        };
-        if self.others.is_empty() {
-            rows
-        } else {
-            rows.iter().map(|batch| without_others(batch, &self.others)).collect()
+    fn table(&self, table: &str) -> &Minutes {
+        match table {
+            ACTIVITY => &self.activity,
+            DELIVERIES => &self.deliveries,
+            _ => &self.refusals,
         }
     }
 }
 
 /// The rows without the requests that merely name one of these sessions.
-fn without_others(batch: &RecordBatch, sessions: &Sessions) -> RecordBatch {
+fn without_others(batch: &RecordBatch, sessions: &Ids) -> RecordBatch {
     let bound = batch.column_by_name("bound").expect("it is selected").as_boolean();
     let ids = texts(batch, "session_id").expect("minute tables have it");
     let is_named = |id: Option<&str>| id.is_some_and(|id| sessions.contains(id));
@@ -345,28 +305,66 @@ impl Statements {
     }
 }
 
+/// Whom a detector is shown in a window.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Hash)]
+struct Shown {
+    /// Those with rows of a batch after this one; else everybody.
+    after: Option<i64>,
+    /// Those with so many different values.
+    needs: Needs,
+}
+
+/// Sessions of a window.
+#[derive(Clone)]
+pub struct Sessions {
+    numbers: Arc<Numbers>,
+    /// By their numbers.
+    kept: Arc<Vec<bool>>,
+}
+
+impl Sessions {
+    pub fn count(&self) -> usize {
+        self.kept.iter().filter(|kept| **kept).count()
+    }
+
+    pub fn contains(&self, session: &str) -> bool {
+        self.numbers.of(session).is_some_and(|number| self.kept[number])
+    }
+}
+
 /// The tables of one window, each made once for all detectors that see the same.
 pub struct WindowTables<'a> {
     loaded: &'a Loaded,
     statements: &'a Statements,
     window: Window,
-    cut: HashMap<(&'static str, Option<i64>), Rows>,
-    sessions: HashMap<Option<i64>, Arc<Sessions>>,
+    cut: HashMap<(&'static str, Shown), Rows>,
+    sessions: HashMap<Option<i64>, Sessions>,
+    counts: HashMap<usize, Vec<u32>>,
 }
 
 impl<'a> WindowTables<'a> {
     pub fn new(loaded: &'a Loaded, statements: &'a Statements, window: Window) -> Self {
-        WindowTables { loaded, statements, window, cut: HashMap::new(), sessions: HashMap::new() }
+        let (cut, sessions, counts) = Default::default();
+        WindowTables { loaded, statements, window, cut, sessions, counts }
     }
 
-    /// Every table that a detector reads, which has evaluated the rows of batches until `after`.
-    pub async fn of(&mut self, detector: &Detector, after: i64) -> Result<Vec<(&'static str, Rows)>, EngineError> {
+    /// Every table that a detector reads, which has evaluated the rows of batches until `after`; none if nobody is there whom it
+    /// could find.
+    pub async fn of(
+        &mut self,
+        detector: &Detector,
+        after: i64,
+    ) -> Result<Option<Vec<(&'static str, Rows)>>, EngineError> {
         // With scope = "all" everybody is looked at again.
         let after = (detector.scope == Scope::Session || detector.others_are_learned).then_some(after);
+        let shown = Shown { after, needs: detector.needed() };
+        if shown.needs != Needs::default() && !self.kept(shown).contains(&true) {
+            return Ok(None);
+        }
         let mut tables = Vec::new();
         for (name, _) in WINDOWED {
             if detector.reads(name) {
-                tables.push((name, self.rows(name, after)));
+                tables.push((name, self.rows(name, shown)));
             }
         }
         for (place, (name, _)) in OF_EVERYBODY.into_iter().enumerate() {
@@ -375,75 +373,97 @@ impl<'a> WindowTables<'a> {
             }
         }
         if detector.reads(PACE.0) {
-            let pace = self.pace(after, &tables).await?;
+            let pace = self.pace(shown, &tables).await?;
             tables.push((PACE.0, pace));
         }
-        Ok(tables)
+        Ok(Some(tables))
     }
 
     /// The sessions that a detector looks at: with scope = "session" those with rows of a batch after `after` in the window.
-    pub fn sessions(&mut self, scope: Scope, after: i64) -> Arc<Sessions> {
+    pub fn sessions(&mut self, scope: Scope, after: i64) -> Sessions {
         self.sessions_after((scope == Scope::Session).then_some(after))
     }
 
-    fn sessions_after(&mut self, after: Option<i64>) -> Arc<Sessions> {
+    fn sessions_after(&mut self, after: Option<i64>) -> Sessions {
         let (loaded, window) = (self.loaded, self.window);
         let made = || {
-            let rows = match after {
-                Some(_) => loaded.touched.within(window),
-                None => loaded.within(ACTIVITY, window),
-            };
-            let mut sessions = Sessions::default();
-            for batch in rows {
-                let ids = texts(&batch, "session_id").expect("minute tables have it");
-                match after {
-                    None => sessions.extend(ids.flatten().map(str::to_owned)),
-                    Some(after) => {
-                        let batches =
-                            batch.column_by_name("batch").expect("it is selected").as_primitive::<Int64Type>();
-                        let new = ids.zip(batches.iter()).filter(|(_, batch)| batch.is_some_and(|batch| batch > after));
-                        sessions.extend(new.filter_map(|(id, _)| id).map(str::to_owned));
+            let mut kept = vec![false; loaded.numbers.sessions()];
+            match after {
+                None => {
+                    for cut in loaded.activity.within(window) {
+                        cut.sessions().flatten().for_each(|session| kept[session] = true);
+                    }
+                }
+                Some(after) => {
+                    for cut in loaded.touched.within(window) {
+                        let rows = cut.rows();
+                        let batches = rows.column_by_name("batch").expect("it is selected").as_primitive::<Int64Type>();
+                        let new = cut.sessions().zip(batches.iter()).filter(|(_, batch)| *batch > Some(after));
+                        new.filter_map(|(session, _)| session).for_each(|session| kept[session] = true);
                     }
                 }
             }
-            Arc::new(sessions)
+            Sessions { numbers: loaded.numbers.clone(), kept: Arc::new(kept) }
         };
         self.sessions.entry(after).or_insert_with(made).clone()
     }
 
-    fn rows(&mut self, name: &'static str, after: Option<i64>) -> Rows {
+    /// Who is shown, by numbers.
+    fn kept(&mut self, shown: Shown) -> Vec<bool> {
+        let mut kept = self.sessions_after(shown.after).kept.to_vec();
+        for variety in Variety::ALL {
+            let needed = shown.needs[variety as usize];
+            if needed > 0 {
+                let (loaded, window) = (self.loaded, self.window);
+                let made = || count(&loaded.activity.within(window), variety, loaded.numbers.sessions());
+                let counts = self.counts.entry(variety as usize).or_insert_with(made);
+                kept.iter_mut().zip(counts).for_each(|(kept, count)| *kept &= *count >= needed);
+            }
+        }
+        kept
+    }
+
+    fn rows(&mut self, name: &'static str, shown: Shown) -> Rows {
         // Refusals are told of all sessions.
-        let after = after.filter(|_| name != REFUSALS);
-        if let Some(known) = self.cut.get(&(name, after)) {
+        let shown = if name == REFUSALS { Shown::default() } else { shown };
+        if let Some(known) = self.cut.get(&(name, shown)) {
             return known.clone();
         }
-        let mut rows = self.loaded.within(name, self.window);
-        if after.is_some() {
-            let sessions = self.sessions_after(after);
-            rows = rows.iter().map(|batch| of_sessions(batch, &sessions)).collect();
-        }
-        let rows = Arc::new(rows);
-        self.cut.insert((name, after), rows.clone());
+        let kept = (shown != Shown::default()).then(|| self.kept(shown));
+        let rows = Arc::new(self.rows_of(name, kept.as_deref()));
+        self.cut.insert((name, shown), rows.clone());
         rows
     }
 
-    async fn pace(&mut self, after: Option<i64>, made: &[(&'static str, Rows)]) -> Result<Rows, EngineError> {
+    /// The rows of some sessions, by their numbers, or of all.
+    fn rows_of(&self, name: &str, kept: Option<&[bool]>) -> Vec<RecordBatch> {
+        let cuts = self.loaded.table(name).within(self.window);
+        let rows = cuts.iter().map(|cut| kept.map_or_else(|| cut.rows(), |kept| cut.of(kept)));
+        let others = &self.loaded.others;
+        let rows = rows.map(|batch| match others.is_empty() || name == REFUSALS {
+            true => batch,
+            false => without_others(&batch, others),
+        });
+        rows.filter(|batch| batch.num_rows() > 0).collect()
+    }
+
+    async fn pace(&mut self, shown: Shown, made: &[(&'static str, Rows)]) -> Result<Rows, EngineError> {
         let (name, sql) = PACE;
-        if let Some(known) = self.cut.get(&(name, after)) {
+        if let Some(known) = self.cut.get(&(name, shown)) {
             return Ok(known.clone());
         }
         let of_contents = made.iter().filter(|(name, _)| *name == CONTENT_PACE).cloned();
-        let tables: Vec<_> = of_contents.chain([(ACTIVITY, self.rows(ACTIVITY, after))]).collect();
+        let tables: Vec<_> = of_contents.chain([(ACTIVITY, self.rows(ACTIVITY, shown))]).collect();
         let made =
             self.statements.run(&self.statements.pace, &tables).await.map_err(|error| query_error(sql, error))?;
         let made = Arc::new(made);
-        self.cut.insert((name, after), made.clone());
+        self.cut.insert((name, shown), made.clone());
         Ok(made)
     }
 
     /// The tables of [`OF_EVERYBODY`] that were made.
     pub fn learned(&self) -> Vec<(&'static str, Rows)> {
-        let made = |(name, _): &(&'static str, Sql)| Some((*name, self.cut.get(&(*name, None))?.clone()));
+        let made = |(name, _): &(&'static str, Sql)| Some((*name, self.cut.get(&(*name, Shown::default()))?.clone()));
         OF_EVERYBODY.iter().filter_map(made).collect()
     }
 
@@ -453,26 +473,27 @@ impl<'a> WindowTables<'a> {
         if let Some(learned) = &self.loaded.learned {
             return Ok(learned.get(&(name, self.window)).cloned().unwrap_or_default());
         }
-        if let Some(known) = self.cut.get(&(name, None)) {
+        if let Some(known) = self.cut.get(&(name, Shown::default())) {
             return Ok(known.clone());
         }
-        let activity = self.rows(ACTIVITY, None);
+        let activity = self.rows(ACTIVITY, Shown::default());
         let made = self.statements.run(&self.statements.of_everybody[place], &[(ACTIVITY, activity)]).await;
         let made = Arc::new(made.map_err(|error| query_error(sql, error))?);
-        self.cut.insert((name, None), made.clone());
+        self.cut.insert((name, Shown::default()), made.clone());
         Ok(made)
     }
 }
 
 impl WindowTables<'_> {
     /// Who used these sessions, by session: `{"networks": {"different": 7, "most": [{…}]}, "countries": …}`.
-    pub async fn who(&mut self, sessions: &BTreeSet<&str>) -> Result<HashMap<String, Map<String, Value>>, EngineError> {
+    pub async fn who(&self, sessions: &BTreeSet<&str>) -> Result<HashMap<String, Map<String, Value>>, EngineError> {
         if sessions.is_empty() {
             return Ok(HashMap::new());
         }
         let rows = |message: String| EngineError::Rows { file: EVIDENCE.file, message };
-        let found: Sessions = sessions.iter().map(|&session| session.to_owned()).collect();
-        let used = self.rows(ACTIVITY, None).iter().map(|batch| of_sessions(batch, &found)).collect();
+        let mut found = vec![false; self.loaded.numbers.sessions()];
+        sessions.iter().filter_map(|session| self.loaded.numbers.of(session)).for_each(|session| found[session] = true);
+        let used = self.rows_of(ACTIVITY, Some(&found));
         let made = self
             .statements
             .evidence
@@ -492,13 +513,6 @@ impl WindowTables<'_> {
         }
         Ok(who)
     }
-}
-
-/// The rows of some sessions.
-fn of_sessions(batch: &RecordBatch, sessions: &Sessions) -> RecordBatch {
-    let ids = texts(batch, "session_id").expect("minute tables have it");
-    let wanted: BooleanArray = ids.map(|id| Some(id.is_some_and(|id| sessions.contains(id)))).collect();
-    filter_record_batch(batch, &wanted).expect("the mask is as long as the batch")
 }
 
 /// Sessions that were active in any of the windows.

@@ -6,7 +6,7 @@
 //! gives it, skipping the tables that have it.
 
 mod ledger;
-mod tally;
+pub mod tally;
 
 use std::collections::HashSet;
 use std::time::Duration;

@@ -3,7 +3,7 @@
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::num::NonZeroU64;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use arrow::record_batch::RecordBatch;
@@ -15,6 +15,7 @@ use datafusion::prelude::{SessionContext, col, lit};
 use deltalake::kernel::StructType;
 use deltalake::kernel::engine::arrow_conversion::TryIntoKernel;
 use deltalake::kernel::transaction::CommitProperties;
+use deltalake::logstore::ObjectStoreRef;
 use deltalake::operations::vacuum::VacuumMode;
 use deltalake::parquet::basic::{Compression, ZstdLevel};
 use deltalake::parquet::file::properties::WriterProperties;
@@ -23,6 +24,8 @@ use deltalake::writer::{DeltaWriter, RecordBatchWriter};
 use deltalake::{DeltaTable, DeltaTableBuilder, DeltaTableError};
 use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex;
+use url::Url;
+use uuid::Uuid;
 
 use super::lock::Lease;
 use super::{Root, StateLock, Store, StoreError, Transaction};
@@ -56,18 +59,25 @@ struct StateFile {
 /// Delta tables in a folder or in S3.
 pub struct DeltaStore {
     root: Root,
+    /// What tells this state from others that are or were at its place.
+    identity: String,
+    /// Where its tables are, if that is not a folder.
+    storage: OnceLock<Option<(ObjectStoreRef, Url)>>,
     /// A reader makes no tables: to it, one that is not there is empty.
     writable: bool,
     /// What a writer in S3 holds.
     lease: Option<Arc<Lease>>,
     tables: Mutex<HashMap<Table, DeltaTable>>,
+    /// What was asked for and what was written: the Delta library goes through the log of a table for each question, and while
+    /// this lives nobody else writes, or what was loaded stays as it was.
+    transactions: Mutex<HashMap<(Table, String), Option<i64>>>,
 }
 
 impl DeltaStore {
     /// Opens the state for writing, making it if the place is new or empty and migrating an older one.
     pub async fn open_or_create(root: &Root, lock: &StateLock) -> Result<DeltaStore, StoreError> {
-        let found = version(root).await?;
-        let store = DeltaStore { root: root.clone(), writable: true, lease: lock.lease(), tables: Mutex::default() };
+        let (found, identity) = version(root).await?;
+        let store = DeltaStore::new(root, identity, true, lock.lease());
         match found {
             Some(VERSION) => return Ok(store),
             Some(older) if (1..VERSION).contains(&older) => {
@@ -85,13 +95,17 @@ impl DeltaStore {
 
     /// Opens the state that is there, for reading.
     pub async fn open(root: &Root) -> Result<DeltaStore, StoreError> {
-        match version(root).await? {
-            Some(VERSION) => {
-                Ok(DeltaStore { root: root.clone(), writable: false, lease: None, tables: Mutex::default() })
-            }
+        let (found, identity) = version(root).await?;
+        match found {
+            Some(VERSION) => Ok(DeltaStore::new(root, identity, false, None)),
             Some(other) => Err(wrong_version(root, other)),
             None => Err(StoreError::Missing(root.name())),
         }
+    }
+
+    fn new(root: &Root, identity: String, writable: bool, lease: Option<Arc<Lease>>) -> DeltaStore {
+        let (tables, transactions, storage) = Default::default();
+        DeltaStore { root: root.clone(), identity, storage, writable, lease, tables, transactions }
     }
 
     /// An error where the lock was lost, so that the tables may have changed since they were loaded.
@@ -217,7 +231,14 @@ impl DeltaStore {
     async fn try_load(&self, table: Table) -> Result<Option<DeltaTable>, StoreError> {
         let error = self.error(table);
         let Some(url) = self.root.table(table.name(), self.writable)? else { return Ok(None) };
-        let builder = DeltaTableBuilder::from_url(url).map_err(&error)?.with_storage_options(self.root.options());
+        let mut builder = DeltaTableBuilder::from_url(url).map_err(&error)?.with_storage_options(self.root.options());
+        if self.storage.get().is_none() {
+            // Another table may have been quicker.
+            let _ = self.storage.set(self.root.storage(&self.identity).map_err(&error)?);
+        }
+        if let Some(Some((storage, url))) = self.storage.get() {
+            builder = builder.with_storage_backend(storage.clone(), url.clone());
+        }
         let mut delta = builder.build().map_err(&error)?;
         if delta.verify_deltatable_existence().await.map_err(&error)? {
             delta.load().await.map_err(&error)?;
@@ -250,19 +271,20 @@ fn columns(table: Table) -> Result<StructType, DeltaTableError> {
     table.schema().stored().as_ref().try_into_kernel().map_err(|source| DeltaTableError::Arrow { source })
 }
 
-/// The version of the state at a place; none where there is no state yet.
-async fn version(root: &Root) -> Result<Option<u64>, StoreError> {
-    let mut file = root.read(VERSION_FILE).await?;
+/// The version of the state at a place, none where there is no state yet; and what tells it from others that were there.
+async fn version(root: &Root) -> Result<(Option<u64>, String), StoreError> {
+    let mut file = root.read_dated(VERSION_FILE).await?;
     if file.is_none() {
         if root.is_empty().await? {
-            return Ok(None);
+            return Ok((None, Uuid::new_v4().to_string()));
         }
         // Another run may have made it in between.
-        file = root.read(VERSION_FILE).await?;
+        file = root.read_dated(VERSION_FILE).await?;
     }
-    match file.and_then(|file| serde_json::from_slice(&file).ok()) {
-        Some(StateFile { version }) => Ok(Some(version)),
-        None => Err(StoreError::Foreign(root.name())),
+    let (bytes, modified) = file.unwrap_or_default();
+    match serde_json::from_slice(&bytes) {
+        Ok(StateFile { version }) => Ok((Some(version), format!("{} {modified:?}", root.name()))),
+        Err(_) => Err(StoreError::Foreign(root.name())),
     }
 }
 
@@ -279,11 +301,17 @@ fn wrong_version(root: &Root, found: u64) -> StoreError {
 impl Store for DeltaStore {
     async fn transaction(&self, table: Table, app: &str) -> Result<Option<i64>, StoreError> {
         let mut tables = self.tables.lock().await;
+        let mut transactions = self.transactions.lock().await;
+        if let Some(known) = transactions.get(&(table, app.to_owned())) {
+            return Ok(*known);
+        }
         let Some(delta) = loaded(self, &mut tables, table).await? else {
             return Ok(None);
         };
         let snapshot = delta.snapshot().map_err(self.error(table))?;
-        snapshot.transaction_version(&delta.log_store(), app).await.map_err(self.error(table))
+        let version = snapshot.transaction_version(&delta.log_store(), app).await.map_err(self.error(table))?;
+        transactions.insert((table, app.to_owned()), version);
+        Ok(version)
     }
 
     async fn append(
@@ -305,6 +333,9 @@ impl Store for DeltaStore {
                 .collect(),
         );
         let before = delta.version();
+        let mut known = self.transactions.lock().await;
+        // Until the commit is done, nobody knows.
+        known.retain(|(of, _), _| *of != table);
         let written = async {
             let mut writer = RecordBatchWriter::for_table(delta)?
                 .with_writer_properties(writer_properties())
@@ -314,7 +345,10 @@ impl Store for DeltaStore {
             }
             writer.flush_and_commit(delta).await
         };
-        let Err(failed) = written.await else { return Ok(()) };
+        let Err(failed) = written.await else {
+            known.extend(transactions.iter().map(|one| ((table, one.app.clone()), Some(one.version))));
+            return Ok(());
+        };
         // What is in memory may be half of it.
         tables.remove(&table);
         // In S3 the answer may have broken off behind a commit that was done. There is one writer: a newer version is ours.
@@ -354,8 +388,6 @@ async fn loaded<'a>(
 #[cfg(test)]
 mod tests {
     use std::fs;
-
-    use url::Url;
 
     use super::*;
     use crate::engine::{Engine, sql};

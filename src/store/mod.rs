@@ -3,6 +3,7 @@
 mod delta;
 mod lock;
 mod memory;
+mod remembered;
 mod root;
 
 use std::sync::Arc;

@@ -5,13 +5,18 @@ use std::ffi::CString;
 use std::fs;
 use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use aws_sdk_s3::Client;
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::primitives::{ByteStream, DateTime};
+use deltalake::DeltaTableError;
+use deltalake::aws::storage::S3ObjectStoreFactory;
+use deltalake::logstore::{ObjectStoreFactory, ObjectStoreRef, StorageConfig};
 use url::Url;
 
 use super::StoreError;
+use super::remembered::Remembering;
 use crate::aws;
 use crate::source::Location;
 
@@ -87,13 +92,18 @@ impl Root {
 
     /// A small file, or none where there is none.
     pub async fn read(&self, name: &str) -> Result<Option<Vec<u8>>, StoreError> {
+        Ok(self.read_dated(name).await?.map(|(bytes, _)| bytes))
+    }
+
+    /// A small file, and when it was written, by S3's clock.
+    pub async fn read_dated(&self, name: &str) -> Result<Option<(Vec<u8>, Option<DateTime>)>, StoreError> {
         match self {
             Root::Folder(folder) => match fs::read(folder.join(name)) {
-                Ok(bytes) => Ok(Some(bytes)),
+                Ok(bytes) => Ok(Some((bytes, None))),
                 Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
                 Err(error) => Err(self.error(error)),
             },
-            Root::S3(root) => Ok(root.get(name).await?.map(|found| found.bytes)),
+            Root::S3(root) => Ok(root.get(name).await?.map(|found| (found.bytes, found.modified))),
         }
     }
 
@@ -224,6 +234,16 @@ impl Root {
             }
             Root::S3(root) => Ok(Some(root.url(&format!("tables/{name}/")))),
         }
+    }
+
+    /// Where the Delta library finds its tables, if that is not a folder; `identity` tells this state from others that are or
+    /// were there.
+    pub fn storage(&self, identity: &str) -> Result<Option<(ObjectStoreRef, Url)>, DeltaTableError> {
+        let Root::S3(root) = self else { return Ok(None) };
+        let url = root.url("");
+        let options = StorageConfig::parse_options(root.options.clone())?;
+        let (bucket, _) = S3ObjectStoreFactory::default().parse_url_opts(&url, &options)?;
+        Ok(Some((Arc::new(Remembering::new(bucket, identity.to_owned())), url)))
     }
 
     /// What the Delta library needs to get at its tables.
