@@ -1,5 +1,6 @@
 //! The state: in S3 as in a folder, one run at a time, and kept small.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::process::Child;
 
@@ -42,6 +43,55 @@ async fn a_state_in_s3_is_as_one_in_a_folder() {
     let left = s3(&server).list_objects_v2().bucket("state").prefix("warden/lock").send().await.unwrap();
     assert_eq!(left.key_count(), Some(0), "the lock is given back");
     assert!(!place.path("state").exists());
+}
+
+/// Each request takes time, and is paid for.
+#[tokio::test]
+async fn a_run_fetches_what_never_changes_once_and_a_daemon_what_it_wrote_not_at_all() {
+    let server = AwsServer::start();
+    s3(&server).create_bucket().bucket("state").send().await.unwrap();
+    let place = Place::new("[schedule]\nevery = \"1s\"\n[http]\nlisten = \"off\"").with_env(server.env());
+    move_state(&place);
+    for minute in 0..4 {
+        place.write_log(&format!("E1.2026-11-20-20.{minute:04}.gz"), &shared("SharedSess01", 20, minute * 5, 12));
+        server.forget_calls();
+        place.json(0, &["run", "--output", "json"]);
+    }
+    let fetched = |server: &AwsServer| -> Vec<String> {
+        let calls = server.calls().into_iter().filter(|call| call.operation == "GetObject" && call.status < 300);
+        let never_changes = |key: &String| key.ends_with(".parquet") || key.ends_with(".json");
+        calls.filter_map(|call| call.key).filter(|key| key.contains("/tables/") && never_changes(key)).collect()
+    };
+    let once = fetched(&server);
+    let different: BTreeSet<&String> = once.iter().collect();
+    assert!(different.len() > 20, "{different:?}");
+    // Two that look at the same time may both ask.
+    assert!(once.len() * 10 <= different.len() * 11, "{} for {}", once.len(), different.len());
+
+    let mut daemon = place.command(&["daemon"]);
+    let mut daemon = daemon.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null()).spawn().unwrap();
+    let passes = || place.query("SELECT COUNT(*) AS n FROM runs")[0]["n"].as_u64().unwrap();
+    let until = |wanted: u64| {
+        while passes() < wanted {
+            std::thread::sleep(std::time::Duration::from_millis(100));
+        }
+    };
+    until(6);
+    let before: BTreeSet<String> = {
+        let listed = s3(&server).list_objects_v2().bucket("state").send().await.unwrap();
+        listed.contents().iter().filter_map(|object| object.key().map(str::to_owned)).collect()
+    };
+    place.write_log("E1.2026-11-20-20.late.gz", &shared("SharedSess02", 20, 30, 12));
+    server.forget_calls();
+    let seen = std::time::Instant::now();
+    while server.calls().iter().filter(|call| call.operation == "PutObject").count() < 10 {
+        assert!(seen.elapsed() < std::time::Duration::from_secs(60), "the daemon sees the new object");
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+    let again: Vec<String> = fetched(&server).into_iter().filter(|key| before.contains(key)).collect();
+    daemon.kill().unwrap();
+    daemon.wait().unwrap();
+    assert_eq!(again, [""; 0], "it has them from the passes before");
 }
 
 /// Waits for two runs that were started together; gives how many worked.
