@@ -106,7 +106,7 @@ impl Remembering {
             return Ok(None);
         }
         let meta = answer.meta.clone();
-        let bytes = answer.bytes().await?;
+        let bytes = alone(&answer.bytes().await?);
         self.remember(location, Remembered::Whole(meta.clone(), bytes.clone()));
         Ok(Some((meta, bytes)))
     }
@@ -140,7 +140,7 @@ fn is_plain(options: &GetOptions) -> bool {
 impl ObjectStore for Remembering {
     async fn put_opts(&self, location: &Path, payload: PutPayload, options: PutOptions) -> Result<PutResult> {
         let size = payload.content_length();
-        let kept = (never_changes(location) && size as u64 <= MOST_BYTES_EACH).then(|| Bytes::from(payload.clone()));
+        let kept = (never_changes(location) && size as u64 <= MOST_BYTES_EACH).then(|| alone(&Bytes::from(payload.clone())));
         let done = self.inner.put_opts(location, payload, options).await?;
         if let Some(bytes) = kept {
             let meta = ObjectMeta {
@@ -208,6 +208,11 @@ impl ObjectStore for Remembering {
     async fn rename_opts(&self, from: &Path, to: &Path, options: RenameOptions) -> Result<()> {
         self.inner.rename_opts(from, to, options).boxed().await
     }
+}
+
+/// A copy that keeps no more in memory than it holds: what comes from the network, or goes there, is a piece of a large buffer.
+fn alone(bytes: &Bytes) -> Bytes {
+    Bytes::copy_from_slice(bytes)
 }
 
 /// A range of something small.
