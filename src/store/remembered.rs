@@ -140,7 +140,8 @@ fn is_plain(options: &GetOptions) -> bool {
 impl ObjectStore for Remembering {
     async fn put_opts(&self, location: &Path, payload: PutPayload, options: PutOptions) -> Result<PutResult> {
         let size = payload.content_length();
-        let kept = (never_changes(location) && size as u64 <= MOST_BYTES_EACH).then(|| alone(&Bytes::from(payload.clone())));
+        let kept =
+            (never_changes(location) && size as u64 <= MOST_BYTES_EACH).then(|| alone(&Bytes::from(payload.clone())));
         let done = self.inner.put_opts(location, payload, options).await?;
         if let Some(bytes) = kept {
             let meta = ObjectMeta {
