@@ -10,7 +10,7 @@ use arrow::array::{ArrayRef, BooleanArray, Int64Array, StringArray, TimestampMic
 use arrow::record_batch::RecordBatch;
 use chrono::{DateTime, TimeDelta, Utc};
 use streamwarden::config::Config;
-use streamwarden::detect::detect;
+use streamwarden::detect::{Purpose, detect};
 use streamwarden::ingest::INGEST;
 use streamwarden::pass::Warden;
 use streamwarden::progress::Stage;
@@ -78,7 +78,7 @@ async fn main() {
         let now = start + TimeDelta::hours(3);
         let only = std::slice::from_ref(detector);
         let began = Instant::now();
-        let found = detect(&warden.engine, &store, only, &warden.config, now, "bench", &Stage::hidden(), false).await;
+        let found = detect(&warden.engine, &store, only, &warden.config, now, "bench", &Stage::hidden(), Purpose::Record).await;
         let seconds = began.elapsed().as_secs_f64();
         let found = found.unwrap_or_else(|error| panic!("{}: {error}", detector.name));
         for failure in &found.failures {

@@ -24,9 +24,13 @@ impl Kind {
     }
 }
 
-/// Kind of a path (without its token and query): HLS, DASH, CMAF and Smooth Streaming.
-pub fn kind(path: &str) -> Kind {
-    let name = path.rsplit('/').next().unwrap_or_default();
+/// Kind of a file, from its name: HLS, DASH, CMAF and Smooth Streaming.
+fn kind_of_file(name: &str) -> Kind {
+    const MANIFESTS: [&str; 3] = ["m3u8", "m3u", "mpd"];
+    const SEGMENTS: [&str; 18] = [
+        "ts", "m4s", "mp4", "m4v", "m4a", "cmfv", "cmfa", "cmft", "aac", "ac3", "ec3", "mp3", "webm", "vtt", "webvtt", "ttml",
+        "dash", "m2ts",
+    ];
     // Smooth Streaming: /x.ism/Manifest, /x.ism/QualityLevels(n)/Fragments(video=n)
     if name.eq_ignore_ascii_case("manifest") {
         return Kind::Manifest;
@@ -37,49 +41,64 @@ pub fn kind(path: &str) -> Kind {
     let Some((_, ending)) = name.rsplit_once('.') else {
         return if name.eq_ignore_ascii_case("key") { Kind::Key } else { Kind::Other };
     };
-    match ending.to_ascii_lowercase().as_str() {
-        "m3u8" | "m3u" | "mpd" => Kind::Manifest,
-        "ts" | "m4s" | "mp4" | "m4v" | "m4a" | "cmfv" | "cmfa" | "cmft" | "aac" | "ac3" | "ec3" | "mp3" | "webm"
-        | "vtt" | "webvtt" | "ttml" | "dash" | "m2ts" => Kind::Segment,
-        "key" => Kind::Key,
-        _ => Kind::Other,
+    let is_one_of = |endings: &[&str]| endings.iter().any(|known| ending.eq_ignore_ascii_case(known));
+    if is_one_of(&SEGMENTS) {
+        Kind::Segment
+    } else if is_one_of(&MANIFESTS) {
+        Kind::Manifest
+    } else if is_one_of(&["key"]) {
+        Kind::Key
+    } else {
+        Kind::Other
     }
 }
 
-/// The asset of a path: its folder, without the folders at the end that tell a variant, a track or a period
-/// apart. A file that stands at the top is its own asset, without the number in its name.
-/// None for the root.
-pub fn asset(path: &str) -> Option<&str> {
-    let folder_end = path.rfind('/')?;
-    let mut asset = &path[..folder_end];
+/// What a path (without its token) is of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Content<'a> {
+    /// The asset: the folder, without the folders at the end that tell a variant, a track or a period apart. A file that
+    /// stands at the top is its own asset, without the number in its name. None for the root.
+    pub asset: Option<&'a str>,
+    pub kind: Kind,
+    /// The identity of a media segment, 63 bits: the same for all renditions that lie in folders of their own. None for what is
+    /// no segment.
+    pub segment: Option<i64>,
+}
+
+/// What a path (without its token) is of. `asset_of_folder` is [`asset_of_folder`], or one that remembers what that said.
+pub fn content<'a>(path: &'a str, asset_of_folder: impl FnOnce(&'a str) -> Option<&'a str>) -> Content<'a> {
+    let folder_end = memchr::memrchr(b'/', path.as_bytes());
+    let asset = folder_end.and_then(|end| asset_of_folder(&path[..end]).or_else(|| asset_at_top(path)));
+    let name = folder_end.map_or(path, |end| &path[end + 1..]);
+    let kind = kind_of_file(name);
+    Content { asset, kind, segment: (kind == Kind::Segment).then(|| segment(asset, name)) }
+}
+
+/// The asset that a folder belongs to; none if there is no folder.
+pub fn asset_of_folder(folder: &str) -> Option<&str> {
+    let mut asset = folder;
     while let Some((above, last)) = asset.rsplit_once('/') {
         if above.is_empty() || !is_rendition(last) {
             break;
         }
         asset = above;
     }
-    if !asset.is_empty() {
-        return Some(asset);
-    }
+    (!asset.is_empty()).then_some(asset)
+}
+
+fn asset_at_top(path: &str) -> Option<&str> {
     let stem = path.rsplit_once('.').map_or(path, |(stem, _)| stem);
     let stem = stem.trim_end_matches(|c: char| c.is_ascii_digit()).trim_end_matches(['-', '_', '.']);
     (stem.len() > 1).then_some(stem)
 }
 
-/// The identity of a media segment, 63 bits: the same for all renditions that lie in folders of their own. None for
-/// what is no segment.
-///
 /// A hash of the asset and the file's name; it is stored, so it must never change.
-pub fn segment(path: &str) -> Option<i64> {
-    if kind(path) != Kind::Segment {
-        return None;
-    }
-    let name = path.rsplit('/').next().unwrap_or_default();
+fn segment(asset: Option<&str>, name: &str) -> i64 {
     let mut hash = XxHash64::with_seed(0);
-    hash.write(asset(path).unwrap_or_default().as_bytes());
+    hash.write(asset.unwrap_or_default().as_bytes());
     hash.write(b"/");
     hash.write(name.as_bytes());
-    Some((hash.finish() >> 1) as i64)
+    (hash.finish() >> 1) as i64
 }
 
 /// The codes of ISO 639-1, and those of ISO 639-2 of the languages that films are dubbed in, with "undetermined" and "multiple".
@@ -178,6 +197,18 @@ fn is_rendition(folder: &str) -> bool {
 mod tests {
     use super::*;
 
+    fn of(path: &str) -> Content<'_> {
+        content(path, asset_of_folder)
+    }
+
+    fn segment(path: &str) -> Option<i64> {
+        of(path).segment
+    }
+
+    fn asset(path: &str) -> Option<&str> {
+        of(path).asset
+    }
+
     #[test]
     fn a_segment_is_the_same_in_every_rendition_and_no_other() {
         let one = segment("/live/sport1/720p/seg_000123.ts").unwrap();
@@ -205,7 +236,7 @@ mod tests {
             ("/", Kind::Other),
             ("", Kind::Other),
         ] {
-            assert_eq!(kind(path), expected, "{path}");
+            assert_eq!(of(path).kind, expected, "{path}");
         }
     }
 

@@ -10,7 +10,7 @@ use crate::config::Mode;
 use crate::decide::{Binding, Facts};
 use crate::detect::file::{Detector, Strength};
 use crate::detect::near::{Number, numbers, share};
-use crate::detect::{Finding, Inspection};
+use crate::detect::{Finding, Inspection, Purpose};
 use crate::engine::{Sql, fetch, register, sql};
 use crate::history::{Event, Origin};
 use crate::pass::Warden;
@@ -137,7 +137,7 @@ pub async fn explain(
     }
     let networks = by_network(fetch(&session, NETWORKS, of_session()).await?);
     let relaxed: Vec<Detector> = warden.detectors.iter().map(|detector| detector.relaxed(0.0)).collect();
-    let (near, _) = Inspection::new(&warden.engine, &session, &relaxed, &warden.config, false)
+    let (near, _) = Inspection::new(&warden.engine, &session, &relaxed, &warden.config, Purpose::Record)
         .await?
         .look_at(&session, &BTreeSet::from([session_id]), now)
         .await?;

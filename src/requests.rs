@@ -290,6 +290,7 @@ mod tests {
             geo: Arc::new(Geo::default()),
             refused_status: [403].into(),
             disguise: Disguise::Keep,
+            spare: Arc::default(),
         };
         let source = Arc::new(FolderSource::new(folder.path().to_owned()));
         let place = Place { source, form: Arc::default(), since: None };

@@ -2,13 +2,13 @@
 
 #![no_main]
 
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 use libfuzzer_sys::fuzz_target;
 use streamwarden::session::request::Request;
-use streamwarden::session::{Grammar, Scheme, SchemeConfig, identify};
+use streamwarden::session::{Grammar, Identifier, Scheme, SchemeConfig};
 
-static SCHEMES: LazyLock<Vec<Scheme>> = LazyLock::new(|| {
+static SCHEMES: LazyLock<Vec<Arc<[Scheme]>>> = LazyLock::new(|| {
     [
         "scheme = 'secure-media-delivery'",
         "scheme = 'jwt'\nquery = 'token'\nclaim = 'sid'",
@@ -22,7 +22,7 @@ static SCHEMES: LazyLock<Vec<Scheme>> = LazyLock::new(|| {
         "scheme = 'custom'\nfield = 'cs-uri-stem'\npattern = '/(?<session>[^/]+)/'",
     ]
     .iter()
-    .map(|text| Scheme::try_from(toml::from_str::<SchemeConfig>(text).unwrap()).unwrap())
+    .map(|text| [Scheme::try_from(toml::from_str::<SchemeConfig>(text).unwrap()).unwrap()].into())
     .collect()
 });
 
@@ -38,9 +38,9 @@ fuzz_target!(|input: (&str, &str, &str, &str)| {
     };
     let grammar = Grammar::new(6, 200, "A-Za-z0-9_-").unwrap();
     for scheme in SCHEMES.iter() {
-        if let Some(playback) = identify(std::slice::from_ref(scheme), &request) {
+        if let Some(playback) = Identifier::new(scheme.clone()).identify(&request) {
             assert!(grammar.accepts(&playback.session.id));
-            assert!(playback.session.credential.is_none_or(|credential| grammar.accepts(&credential.text)));
+            assert!(playback.session.credential.as_ref().is_none_or(|credential| grammar.accepts(&credential.text)));
         }
     }
 });

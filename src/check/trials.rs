@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::CheckedLogs;
 use crate::alarm::AlarmKind;
 use crate::config::Mode;
-use crate::detect::Inspection;
+use crate::detect::{Inspection, Purpose};
 use crate::notify::Notifier;
 use crate::pass::Warden;
 use crate::session::component::{Component, Credential};
@@ -212,7 +212,7 @@ async fn of_detectors(warden: &Warden, clock: Clock) -> Trial {
     let detectors = &warden.detectors;
     let tried = async {
         let session = warden.engine.session_over(&MemoryStore::default(), clock.now()).await?;
-        let inspection = Inspection::new(&warden.engine, &session, detectors, &warden.config, false).await?;
+        let inspection = Inspection::new(&warden.engine, &session, detectors, &warden.config, Purpose::Record).await?;
         anyhow::Ok(inspection.try_without_rows(clock.now()).await)
     };
     let failed = match tried.await {

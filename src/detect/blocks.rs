@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use ahash::RandomState;
-use arrow::array::{AsArray, BooleanArray};
+use arrow::array::{Array, AsArray, BooleanArray};
+use arrow::buffer::BooleanBuffer;
 use arrow::compute::{filter_record_batch, sort_to_indices, take_record_batch};
 use arrow::datatypes::{Int64Type, TimestampMicrosecondType};
 use arrow::error::ArrowError;
@@ -16,7 +17,7 @@ use super::window::Window;
 use crate::rows::texts;
 
 /// The number of what is null.
-const NONE: u32 = u32::MAX;
+pub const NONE: u32 = u32::MAX;
 
 /// Texts, each with a number.
 type Texts = IndexSet<Box<str>, RandomState>;
@@ -37,6 +38,21 @@ impl Numbers {
     /// The number of a session.
     pub fn of(&self, session: &str) -> Option<usize> {
         self.sessions.get_index_of(session)
+    }
+
+    /// The session of a number.
+    pub fn session(&self, number: u32) -> &str {
+        &self.sessions[number as usize]
+    }
+
+    /// The number of a value.
+    pub fn of_value(&self, variety: Variety, value: &str) -> Option<u32> {
+        self.values[variety as usize].get_index_of(value).and_then(|place| u32::try_from(place).ok())
+    }
+
+    /// The value of a number.
+    pub fn value(&self, variety: Variety, number: u32) -> &str {
+        &self.values[variety as usize][number as usize]
     }
 }
 
@@ -149,10 +165,48 @@ impl Cut<'_> {
         self.block.sessions[self.from..self.until].iter().map(|number| (*number != NONE).then_some(*number as usize))
     }
 
-    /// The rows of the sessions that are kept, by their numbers.
-    pub fn of(&self, kept: &[bool]) -> RecordBatch {
-        let wanted: BooleanArray = self.sessions().map(|session| Some(session.is_some_and(|one| kept[one]))).collect();
-        filter_record_batch(&self.rows(), &wanted).expect("the mask is as long as the batch")
+    /// The same, with [`NONE`] where there is no session.
+    pub fn numbers(&self) -> &[u32] {
+        &self.block.sessions[self.from..self.until]
+    }
+
+    /// The numbers of the rows' values, if these are counted; [`NONE`] where there is none. (Of operators their own numbers.)
+    pub fn values(&self, variety: Variety) -> &[u32] {
+        &self.block.values[variety as usize][self.from..self.until]
+    }
+
+    /// The minutes of the rows, in microseconds since the epoch.
+    pub fn minutes(&self) -> &[i64] {
+        &minutes(&self.block.rows)[self.from..self.until]
+    }
+
+    /// How many segments each row of `activity` has.
+    pub fn segments(&self) -> &[i64] {
+        let segments = self.block.rows.column_by_name("segments").expect("activity has it");
+        &segments.as_primitive::<Int64Type>().values()[self.from..self.until]
+    }
+
+    /// Whether a row of `activity` is bound to its token.
+    pub fn is_bound(&self, row: usize) -> bool {
+        let bound = self.block.rows.column_by_name("bound").expect("activity has it").as_boolean();
+        bound.is_valid(self.from + row) && bound.value(self.from + row)
+    }
+
+    /// The rows of the sessions that are kept, by their numbers: nothing is copied where that are all. Of the others there are
+    /// the columns that `is_wanted`.
+    pub fn of(&self, kept: &[bool], is_wanted: impl Fn(&str) -> bool) -> RecordBatch {
+        let sessions = self.numbers();
+        let is_kept = |row: usize| kept.get(sessions[row] as usize).copied().unwrap_or(false);
+        let wanted = BooleanArray::new(BooleanBuffer::collect_bool(sessions.len(), is_kept), None);
+        let rows = self.rows();
+        if wanted.true_count() == rows.num_rows() {
+            return rows;
+        }
+        let names = rows.schema_ref().fields().iter().map(|field| field.name());
+        let columns: Vec<usize> =
+            names.enumerate().filter(|(_, name)| is_wanted(name)).map(|(column, _)| column).collect();
+        let rows = rows.project(&columns).expect("these are columns of it");
+        filter_record_batch(&rows, &wanted).expect("the mask is as long as the batch")
     }
 }
 
@@ -231,7 +285,7 @@ mod tests {
                 prop_assert_eq!(operators[id] as usize, expected.len());
             }
             let kept: Vec<bool> = (0..numbers.sessions()).map(|number| Some(number) == numbers.of("s1")).collect();
-            let left: usize = cuts.iter().map(|cut| cut.of(&kept).num_rows()).sum();
+            let left: usize = cuts.iter().map(|cut| cut.of(&kept, |_| true).num_rows()).sum();
             prop_assert_eq!(left, found.iter().filter(|(minute, session, ..)| *session == 1 && inside(*minute)).count());
         }
     }

@@ -6,14 +6,15 @@ use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
-use arrow::datatypes::DataType;
+use arrow::datatypes::{DataType, SchemaRef};
 use datafusion::common::{DataFusionError, ParamValues};
 use datafusion::dataframe::DataFrame;
 use datafusion::datasource::MemTable;
 use datafusion::prelude::SessionContext;
 
 use super::file::{Detector, DetectorError, DetectorFile, Scope};
-use super::tables::{OF_EVERYBODY, PACE, WINDOWED};
+use super::everybody::{OfEverybody, PACE, pace_schema};
+use super::tables::WINDOWED;
 use crate::config::suggest::did_you_mean;
 use crate::config::{Config, Mode};
 use crate::engine::{self, Engine};
@@ -154,16 +155,18 @@ async fn compile(
         let empty = MemTable::try_new(table.schema().public(), vec![vec![]]).map_err(broken)?;
         session.register_table(table.name(), Arc::new(empty)).map_err(broken)?;
     }
-    for (name, sql) in OF_EVERYBODY.into_iter().chain([PACE]) {
-        let view = engine::select(&session, sql.text).await.map_err(broken)?.into_view();
-        session.register_table(name, view).map_err(broken)?;
+    let of_everybody: Vec<(&str, SchemaRef)> =
+        OfEverybody::ALL.map(|table| (table.name(), table.schema())).into_iter().chain([(PACE, pace_schema())]).collect();
+    for (name, schema) in &of_everybody {
+        let empty = MemTable::try_new(schema.clone(), vec![vec![]]).map_err(broken)?;
+        session.register_table(*name, Arc::new(empty)).map_err(broken)?;
     }
     register_lists(&session, lists).map_err(broken)?;
 
     let frame = engine::select(&session, &file.sql).await.map_err(broken)?;
     let read = tables_of(&session, &file.sql).map_err(broken)?;
     if detector.scope != Scope::All
-        && let Some((name, _)) = OF_EVERYBODY.into_iter().chain([PACE]).find(|(name, _)| read.contains(*name))
+        && let Some((name, _)) = of_everybody.iter().find(|(name, _)| read.contains(*name))
     {
         let message = format!("the table {name} depends on all sessions: the header must say scope = \"all\"");
         return Err(refuse(file.line_of(name), message));

@@ -14,10 +14,12 @@ use sha2::{Digest, Sha256};
 use tracing::Instrument;
 
 use super::Finding;
+use super::everybody::OfEverybody;
 use super::file::{Detector, Scope, Strength};
 use super::result::{Found, run};
 use super::statement::Rows;
 use super::tables::{Learned, Loaded, Loader, Statements, WindowTables, sessions_in};
+use super::who::Who;
 use super::window::{Window, windows_over};
 use crate::alarm::{Alarm, AlarmKind};
 use crate::allow::Spared;
@@ -41,7 +43,9 @@ pub struct Detection {
     pub sessions: u64,
     /// How many sessions with new rows the evaluated windows held, by their ends, of each the longest.
     pub sessions_by_end: BTreeMap<DateTime<Utc>, u64>,
-    /// What detectors asked of everybody in each window, if that was to be kept.
+    /// Of a replay: what was found, in order of the windows' ends, sessions and detectors.
+    pub found: Vec<Finding>,
+    /// Of a replay: what detectors asked of everybody in each window.
     pub learned: Learned,
     /// What the allow-list took out of what was evaluated; its sessions once each.
     pub spared: Spared,
@@ -99,14 +103,23 @@ impl DetectError {
     }
 }
 
+/// What a detection is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// What is new is stored, with who used the session.
+    Record,
+    /// Everything is handed over and nothing stored. Who used a session is told once per detector, where its score is highest:
+    /// nobody looks at the others, and they would take most of the time and the memory.
+    Replay,
+}
+
 /// Key of a finding: who, by which detector, in which window.
 type Key = (String, String, Window);
 
 /// The detectors, by their places, that look at a window.
 type Jobs = BTreeMap<Window, Vec<usize>>;
 
-/// Evaluates what was ingested since each detector last ran, and appends what is new to `findings`. With `keeps_learned` it tells
-/// what detectors asked of everybody.
+/// Evaluates what was ingested since each detector last ran, and appends what is new to `findings`, or hands it over.
 #[expect(clippy::too_many_arguments, reason = "all that a detection knows")]
 pub async fn detect(
     engine: &Engine,
@@ -116,7 +129,7 @@ pub async fn detect(
     now: DateTime<Utc>,
     run_id: &str,
     stage: &Stage,
-    keeps_learned: bool,
+    purpose: Purpose,
 ) -> Result<Detection, DetectError> {
     let mut detection = Detection::default();
     for detector in detectors {
@@ -134,11 +147,18 @@ pub async fn detect(
     let session = engine.session_over(store, now).await?;
     register(&session, "touched", TOUCHED, vec![("after", ScalarValue::Int64(Some(first)))]).await?;
     let minutes: Vec<TouchedMinute> = fetch(&session, TOUCHED_MINUTES, vec![]).await?;
-    let inspection = Inspection::new(engine, &session, detectors, config, keeps_learned).await?;
+    let inspection = Inspection::new(engine, &session, detectors, config, purpose).await?;
     let jobs = inspection.jobs(&minutes, &after);
     let known = stored_findings(&session, &jobs).await?;
     let Evaluation { found, looked_at, failed } =
         inspection.evaluate(&session, now, &jobs, &after, &known, run_id, stage, &mut detection).await?;
+    if purpose == Purpose::Replay {
+        detection.found = found.into_values().collect();
+        detection.found.sort_by(|a, b| {
+            (a.window_end, &a.session_id, &a.detector).cmp(&(b.window_end, &b.session_id, &b.detector))
+        });
+        return Ok(detection);
+    }
     let changed = changed(&known, &found);
     let gone = looked_at.into_iter().filter(|key| !found.contains_key(key)).collect::<BTreeSet<Key>>();
     for finding in &changed {
@@ -186,7 +206,7 @@ struct Evaluation {
 /// What came of one window.
 #[derive(Default)]
 struct InWindow {
-    found: Vec<(usize, Finding)>,
+    found: Vec<(usize, Found)>,
     looked_at: Vec<Key>,
     /// The seconds of each detector, by its place.
     seconds: Vec<(usize, f64)>,
@@ -194,10 +214,8 @@ struct InWindow {
     sessions: Option<u64>,
     /// Detectors that failed, by their place, and why.
     failed: Vec<(usize, String)>,
-    /// Why it is not known who used what was found.
-    without_who: Option<String>,
-    /// What detectors asked of everybody, by the name of the table.
-    learned: Vec<(&'static str, Rows)>,
+    /// What detectors asked of everybody.
+    learned: Vec<(OfEverybody, Rows)>,
 }
 
 /// Detectors that are ready to look at sessions, again and again.
@@ -213,7 +231,7 @@ pub struct Inspection<'a> {
 struct Bench {
     detectors: Vec<Detector>,
     statements: Statements,
-    keeps_learned: bool,
+    purpose: Purpose,
 }
 
 /// A window, and what its evaluation depends on.
@@ -232,17 +250,16 @@ struct Task {
 }
 
 impl<'a> Inspection<'a> {
-    /// `session` has the public tables; others with these tables may be looked at. With `keeps_learned` a detection tells what
-    /// it asked of everybody.
+    /// `session` has the public tables; others with these tables may be looked at.
     pub async fn new(
         engine: &'a Engine,
         session: &SessionContext,
         detectors: &[Detector],
         config: &'a Config,
-        keeps_learned: bool,
+        purpose: Purpose,
     ) -> Result<Self, DetectError> {
         let statements = Statements::new(engine, session, detectors, &config.lists).await?;
-        let bench = Bench { detectors: detectors.to_vec(), statements, keeps_learned };
+        let bench = Bench { detectors: detectors.to_vec(), statements, purpose };
         Ok(Inspection { engine, config, bench: Arc::new(bench), learned: None })
     }
 
@@ -300,6 +317,7 @@ impl<'a> Inspection<'a> {
             known.entry(key.2).or_default().push(key.clone());
         }
         let mut evaluation = Evaluation::default();
+        let mut highest = Highest::default();
         let (after, run_id, failed) = (Arc::from(after), Arc::from(run_id), Arc::default());
         let used: BTreeSet<usize> = jobs.values().flatten().copied().collect();
         let used: Vec<&Detector> = used.into_iter().map(|index| &detectors[index]).collect();
@@ -310,6 +328,7 @@ impl<'a> Inspection<'a> {
             tracing::debug!("rows of {} windows loaded in {:.2?}", chunk.windows.len(), started.elapsed());
             let started = Instant::now();
             // Each window is evaluated on a thread of its own: that is quicker than to share a small one out among threads.
+            let mut found = Vec::new();
             let mut windows = stream::iter(chunk.windows)
                 .map(|(window, indexes)| {
                     let task = Task {
@@ -325,16 +344,17 @@ impl<'a> Inspection<'a> {
                     let evaluated = SpawnedTask::spawn(async move { bench.evaluate(task).await }.in_current_span());
                     async move { (window, indexes.len(), evaluated.join_unwind().await) }
                 })
-                .buffered(self.engine.threads());
+                // Some wait for their turn, so that no thread does while the results come in order.
+                .buffered(2 * self.engine.threads());
             while let Some((window, detectors_of_it, in_window)) = windows.next().await {
                 stage.advance(detectors_of_it as u64);
                 let in_window = in_window.map_err(DetectError::Cancelled)?;
-                for (index, finding) in in_window.found {
-                    let key = (finding.session_id.clone(), detectors[index].name.clone(), window);
-                    evaluation.found.insert(key, finding);
+                for (index, found) in &in_window.found {
+                    highest.take(*index, found);
                 }
+                found.push((window, in_window.found));
                 evaluation.looked_at.extend(in_window.looked_at);
-                let learned = in_window.learned.into_iter().map(|(name, rows)| ((name, window), rows));
+                let learned = in_window.learned.into_iter().map(|(table, rows)| ((table, window), rows));
                 detection.learned.extend(learned);
                 for (index, seconds) in in_window.seconds {
                     detection.detectors.entry(detectors[index].name.clone()).or_default().seconds += seconds;
@@ -350,8 +370,19 @@ impl<'a> Inspection<'a> {
                         detection.failures.push(Alarm::about(AlarmKind::DetectorFailed, name, text));
                     }
                 }
+            }
+            let tell = |(window, found): (Window, Vec<(usize, Found)>)| {
+                let told = self.bench.told(&found, &highest);
+                let (bench, loaded) = (self.bench.clone(), Arc::clone(&loaded));
+                let telling = SpawnedTask::spawn_blocking(move || bench.tell(&loaded, window, found, &told));
+                async move { (window, telling.join_unwind().await) }
+            };
+            let mut told = stream::iter(found).map(tell).buffered(self.engine.threads());
+            while let Some((window, told)) = told.next().await {
+                let (findings, unknown) = told.map_err(DetectError::Cancelled)?;
+                let key = |finding: &Finding| (finding.session_id.clone(), finding.detector.clone(), window);
+                evaluation.found.extend(findings.into_iter().map(|finding| (key(&finding), finding)));
                 // Whoever is found is found all the same.
-                let unknown = in_window.without_who;
                 detection.failures.extend(unknown.map(|error| {
                     Alarm::new(AlarmKind::DetectionFailed, format!("who used what was found is not known: {error}"))
                 }));
@@ -402,13 +433,7 @@ impl Bench {
                 failed.lock().expect("not poisoned").insert(index);
                 in_window.failed.push((index, reason));
             };
-            let rows = match cut.of(detector, after[index]).await {
-                Ok(rows) => rows,
-                Err(error) => {
-                    fail(error.to_string());
-                    continue;
-                }
-            };
+            let rows = cut.of(detector, after[index]);
             if detector.scope == Scope::Session && !detector.scores_only {
                 let sessions = cut.sessions(detector.scope, after[index]).count() as u64;
                 in_window.sessions = in_window.sessions.max(Some(sessions));
@@ -434,30 +459,59 @@ impl Bench {
             }
             found.extend(findings.into_iter().map(|finding| (index, finding)));
         }
-        let told = |index: usize| !self.detectors[index].scores_only;
-        let sessions: BTreeSet<&str> = found
-            .iter()
-            .filter(|(index, _)| told(*index))
-            .map(|(_, found)| found.finding.session_id.as_str())
-            .collect();
-        let who = match cut.who(&sessions).await {
-            Ok(who) => who,
-            Err(error) => {
-                in_window.without_who = Some(error.to_string());
-                HashMap::new()
-            }
-        };
-        if self.keeps_learned {
-            in_window.learned = cut.learned();
+        if self.purpose == Purpose::Replay {
+            in_window.learned = cut.learned().collect();
         }
-        in_window.found = found
-            .into_iter()
-            .map(|(index, found)| {
-                let who = who.get(&found.finding.session_id).filter(|_| told(index));
-                (index, found.with_evidence(who))
-            })
-            .collect();
+        in_window.found = found;
         in_window
+    }
+
+    /// The findings of a window of which it is told who used the session, by their places.
+    fn told(&self, found: &[(usize, Found)], highest: &Highest) -> Vec<bool> {
+        let is_told = |(index, found): &(usize, Found)| {
+            !self.detectors[*index].scores_only && (self.purpose == Purpose::Record || highest.is(*index, found))
+        };
+        found.iter().map(is_told).collect()
+    }
+
+    /// Tells of the findings of a window who used the sessions; why not, if that is not known.
+    fn tell(
+        &self,
+        loaded: &Loaded,
+        window: Window,
+        found: Vec<(usize, Found)>,
+        told: &[bool],
+    ) -> (Vec<Finding>, Option<EngineError>) {
+        let sessions = found.iter().zip(told).filter(|(_, told)| **told).map(|((_, found), _)| found.session());
+        let (who, error) = match WindowTables::new(loaded, &self.statements, window).who(&sessions.collect()) {
+            Ok(who) => (who, None),
+            Err(error) => (Who::new(), Some(error)),
+        };
+        let finding = |((_, found), told): ((usize, Found), &bool)| {
+            let who = who.get(found.session()).filter(|_| *told);
+            found.with_evidence(who)
+        };
+        (found.into_iter().zip(told).map(finding).collect(), error)
+    }
+}
+
+/// The highest score of each session by each detector, by its place, and the end of its window: the first of equals.
+#[derive(Default)]
+struct Highest(HashMap<(usize, String), (f64, DateTime<Utc>)>);
+
+impl Highest {
+    /// They come in order of their windows.
+    fn take(&mut self, detector: usize, found: &Found) {
+        let Finding { session_id, score, window_end, .. } = &found.finding;
+        let known = self.0.entry((detector, session_id.clone())).or_insert((*score, *window_end));
+        if *score > known.0 {
+            *known = (*score, *window_end);
+        }
+    }
+
+    fn is(&self, detector: usize, found: &Found) -> bool {
+        let key = (detector, found.finding.session_id.clone());
+        self.0.get(&key).is_some_and(|(_, end)| *end == found.finding.window_end)
     }
 }
 
@@ -657,7 +711,7 @@ mod tests {
                     .collect();
                 let now = "2026-11-20T23:00:00Z".parse().unwrap();
                 let stage = Stage::hidden();
-                let run = detect(&engine, &store, &detectors, &config, now, "run", &stage, false);
+                let run = detect(&engine, &store, &detectors, &config, now, "run", &stage, Purpose::Record);
                 assert_eq!(run.await.unwrap().failures, []);
                 let session = engine.session_over(&store, now).await.unwrap();
                 let sql =

@@ -79,11 +79,18 @@ pub enum Variety {
     Operators,
     UserAgents,
     Contents,
+    Referers,
 }
 
 impl Variety {
-    pub const ALL: [Variety; 5] =
-        [Variety::Networks, Variety::Countries, Variety::Operators, Variety::UserAgents, Variety::Contents];
+    pub const ALL: [Variety; 6] = [
+        Variety::Networks,
+        Variety::Countries,
+        Variety::Operators,
+        Variety::UserAgents,
+        Variety::Contents,
+        Variety::Referers,
+    ];
 
     /// The column of `activity` that has the values.
     pub fn column(self) -> &'static str {
@@ -93,6 +100,7 @@ impl Variety {
             Variety::Operators => "asn",
             Variety::UserAgents => "user_agent",
             Variety::Contents => "content",
+            Variety::Referers => "referer_host",
         }
     }
 }

@@ -3,20 +3,23 @@
 mod blocks;
 pub mod catalog;
 mod evaluate;
+mod everybody;
 pub mod file;
 mod memory_watch;
 pub mod near;
 mod result;
 mod statement;
 mod tables;
+mod who;
 pub mod window;
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-pub use evaluate::{DetectError, Detection, DetectorStats, Inspection, detect, evaluations};
+pub use evaluate::{DetectError, Detection, DetectorStats, Inspection, Purpose, detect, evaluations};
 use file::Strength;
-pub use tables::{Learned, OF_EVERYBODY, depends_on};
+pub use everybody::OfEverybody;
+pub use tables::{Learned, depends_on};
 use window::Window;
 
 /// What a detector found of one session in one window: a row of `findings`.

@@ -24,6 +24,10 @@ pub struct Found {
 }
 
 impl Found {
+    pub fn session(&self) -> &str {
+        &self.finding.session_id
+    }
+
     /// The finding with its evidence and who used the session, unless the detector has a column of that name.
     pub fn with_evidence(mut self, who: Option<&Map<String, Value>>) -> Finding {
         if let Some(who) = who {

@@ -1,7 +1,7 @@
 //! A SELECT that is planned once and run on the rows of one window after the other: planning costs more than running it on a
 //! small window.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
@@ -28,6 +28,8 @@ pub type Rows = Arc<Vec<RecordBatch>>;
 /// A planned SELECT and the tables in it whose rows change.
 pub struct Statement {
     plan: Arc<dyn ExecutionPlan>,
+    /// Of each table the columns that it reads, by their names.
+    columns: HashMap<&'static str, BTreeSet<String>>,
     context: Arc<TaskContext>,
     /// Whoever runs it, where its runs share something: one at a time.
     turn: Option<Arc<Mutex<()>>>,
@@ -43,12 +45,20 @@ impl Statement {
         tables: Vec<(&'static str, SchemaRef)>,
         select: impl AsyncFnOnce(&SessionContext) -> Result<DataFrame, DataFusionError>,
     ) -> Result<Statement, DataFusionError> {
+        let scanned = Scanned::default();
         for (name, schema) in tables {
-            session.register_table(name, Arc::new(WindowTable { name, schema }))?;
+            let table = WindowTable { name, schema, scanned: scanned.clone() };
+            session.register_table(name, Arc::new(table))?;
         }
         let plan = select(&session).await?.create_physical_plan().await?;
         let turn = shares_results(&plan).then(Arc::default);
-        Ok(Statement { plan, context: session.task_ctx(), turn })
+        let columns = std::mem::take(&mut *scanned.lock().expect("not poisoned"));
+        Ok(Statement { plan, columns, context: session.task_ctx(), turn })
+    }
+
+    /// The columns of a table that it reads: its rows may lack the others.
+    pub fn columns(&self, table: &str) -> impl Iterator<Item = &str> {
+        self.columns.get(table).into_iter().flatten().map(String::as_str)
     }
 
     /// The columns of its result.
@@ -61,7 +71,10 @@ impl Statement {
     pub async fn run(&self, rows: &[(&'static str, Rows)]) -> Result<Vec<RecordBatch>, DataFusionError> {
         let rows = RunRows(rows.iter().cloned().collect());
         let config = self.context.session_config().clone().with_extension(Arc::new(rows));
-        let context = TaskContext::default().with_session_config(config).with_runtime(self.context.runtime_env());
+        // Functions are in the plan already.
+        let (id, runtime) = (self.context.session_id(), self.context.runtime_env());
+        let context =
+            TaskContext::new(None, id, config, HashMap::new(), HashMap::new(), HashMap::new(), HashMap::new(), runtime);
         let turn = match &self.turn {
             Some(turn) => Some(turn.clone().lock_owned().await),
             None => None,
@@ -83,11 +96,15 @@ fn shares_results(plan: &Arc<dyn ExecutionPlan>) -> bool {
     plan.name() == "ScalarSubqueryExec" || plan.children().into_iter().any(shares_results)
 }
 
+/// What a plan reads of each table.
+type Scanned = Arc<std::sync::Mutex<HashMap<&'static str, BTreeSet<String>>>>;
+
 /// A table whose rows are those of the run at hand.
 #[derive(Debug)]
 struct WindowTable {
     name: &'static str,
     schema: SchemaRef,
+    scanned: Scanned,
 }
 
 #[async_trait]
@@ -108,10 +125,15 @@ impl TableProvider for WindowTable {
         limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>, DataFusionError> {
         let of = state.config().target_partitions().max(1);
-        let streams = (0..of).map(|number| {
-            Arc::new(Share { name: self.name, schema: self.schema.clone(), number, of }) as Arc<dyn PartitionStream>
-        });
-        Ok(Arc::new(StreamingTableExec::try_new(self.schema.clone(), streams.collect(), projection, [], false, limit)?))
+        let schema = match projection {
+            Some(columns) => Arc::new(self.schema.project(columns)?),
+            None => self.schema.clone(),
+        };
+        let names = schema.fields().iter().map(|field| field.name().clone());
+        self.scanned.lock().expect("not poisoned").entry(self.name).or_default().extend(names);
+        let share = |number| Share { name: self.name, schema: schema.clone(), number, of };
+        let streams = (0..of).map(|number| Arc::new(share(number)) as Arc<dyn PartitionStream>).collect();
+        Ok(Arc::new(StreamingTableExec::try_new(schema.clone(), streams, None, [], false, limit)?))
     }
 }
 
@@ -132,8 +154,17 @@ impl PartitionStream for Share {
     fn execute(&self, context: Arc<TaskContext>) -> SendableRecordBatchStream {
         let rows = context.session_config().get_extension::<RunRows>();
         let rows = rows.and_then(|rows| rows.0.get(self.name).cloned()).unwrap_or_default();
-        let share: Vec<_> = rows.iter().skip(self.number).step_by(self.of).cloned().map(Ok).collect();
+        let share: Vec<_> = rows.iter().skip(self.number).step_by(self.of).map(|rows| self.wanted(rows)).collect();
         Box::pin(RecordBatchStreamAdapter::new(self.schema.clone(), stream::iter(share)))
+    }
+}
+
+impl Share {
+    /// The columns that are read.
+    fn wanted(&self, rows: &RecordBatch) -> Result<RecordBatch, DataFusionError> {
+        let columns: Result<Vec<usize>, _> =
+            self.schema.fields().iter().map(|field| rows.schema_ref().index_of(field.name())).collect();
+        Ok(rows.project(&columns?)?)
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use arrow::array::{AsArray, BooleanArray, TimestampMicrosecondArray};
 use arrow::compute::filter_record_batch;
-use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef, TimeUnit};
+use arrow::datatypes::{DataType, Field, Int64Type, Schema, TimeUnit};
 use arrow::error::ArrowError;
 use arrow::record_batch::RecordBatch;
 use chrono::{DateTime, TimeDelta, Utc};
@@ -13,18 +13,19 @@ use datafusion::common::{DataFusionError, ScalarValue};
 use datafusion::datasource::MemTable;
 use datafusion::prelude::SessionContext;
 use serde::Deserialize;
-use serde_json::{Map, Value, json};
 use tokio::sync::RwLock;
 
-use super::blocks::{Minutes, Numbers, count};
+use super::blocks::{Cut, Minutes, Numbers, count};
 use super::catalog;
+use super::everybody::{OfEverybody, PACE, pace, pace_schema};
 use super::file::{Detector, Needs, Scope, Variety};
 use super::memory_watch::{TooMuchMemory, watched};
 use super::statement::{Rows, Statement};
+use super::who::{USED, Who, who};
 use super::window::Window;
 use crate::allow::{AllowList, Spared};
-use crate::engine::{Engine, EngineError, Sql, collect, fetch, query_error, replace, select, sql, timestamp};
-use crate::rows::{self, texts};
+use crate::engine::{Engine, EngineError, Sql, collect, fetch, query_error, replace, sql, timestamp};
+use crate::rows::texts;
 use crate::schema::Table;
 
 const ACTIVITY_OF_TOUCHED: Sql = sql!("engine/activity_of_touched.sql");
@@ -35,31 +36,21 @@ const DELIVERIES_OF_LOADED: Sql = sql!("engine/deliveries_of_loaded.sql");
 const TOUCHED_BETWEEN: Sql = sql!("engine/touched_between.sql");
 const NAMED_BY_OTHERS: Sql = sql!("engine/named_by_others.sql");
 const SESSIONS_IN_MINUTES: Sql = sql!("engine/sessions_in_minutes.sql");
-const EVIDENCE: Sql = sql!("engine/evidence.sql");
 
 const ACTIVITY: &str = "activity";
 const REFUSALS: &str = "refusals";
 const DELIVERIES: &str = "deliveries";
 
-/// Tables for detectors with scope = "all", made of what everybody does in the window.
-pub const OF_EVERYBODY: [(&str, Sql); 2] =
-    [(CONTENT_PACE, sql!("engine/content_pace.sql")), ("referer_hosts", sql!("engine/referer_hosts.sql"))];
-
-const CONTENT_PACE: &str = "content_pace";
-
-/// What one viewer of a session's contents fetches in a minute: made of its activity and of [`CONTENT_PACE`].
-pub const PACE: (&str, Sql) = ("pace", sql!("engine/pace.sql"));
-
-/// Whether a detector depends on a table of [`OF_EVERYBODY`].
-pub fn depends_on(detector: &Detector, name: &str) -> bool {
-    detector.reads(name) || name == CONTENT_PACE && detector.reads(PACE.0)
+/// Whether a detector depends on a table that is made of what everybody does.
+pub fn depends_on(detector: &Detector, table: OfEverybody) -> bool {
+    detector.reads(table.name()) || table == OfEverybody::ContentPace && detector.reads(PACE)
 }
 
 /// Ids of sessions.
 type Ids = HashSet<String, ahash::RandomState>;
 
-/// The tables [`OF_EVERYBODY`] of windows, by name.
-pub type Learned = HashMap<(&'static str, Window), Rows>;
+/// The tables [`OfEverybody`] of windows.
+pub type Learned = HashMap<(OfEverybody, Window), Rows>;
 
 /// The minute tables that a detector can read, cut to its window.
 pub const WINDOWED: [(&str, Table); 3] =
@@ -85,8 +76,9 @@ pub struct Loader<'a> {
     now: DateTime<Utc>,
     /// Detectors look at everybody; else at sessions with new rows.
     all: bool,
-    /// A detector reads deliveries.
+    /// A detector reads deliveries, and refusals.
     delivers: bool,
+    refuses: bool,
     /// What detectors need several of.
     counted: Vec<Variety>,
     loaded: Loaded,
@@ -126,9 +118,10 @@ impl<'a> Loader<'a> {
             now,
             all: detectors.iter().any(|detector| all(&detector)),
             delivers: detectors.iter().any(|detector| detector.reads(DELIVERIES)),
+            refuses: detectors.iter().any(|detector| detector.reads(REFUSALS)),
             counted: Variety::ALL
                 .into_iter()
-                .filter(|variety| detectors.iter().any(|detector| detector.needed()[*variety as usize] > 0))
+                .filter(|variety| detectors.iter().any(|detector| needs_numbers_of(detector, *variety)))
                 .collect(),
             loaded: Loaded { learned, ..Loaded::default() },
             until: DateTime::<Utc>::MIN_UTC,
@@ -178,7 +171,8 @@ impl<'a> Loader<'a> {
             let (_, new) = collect(session, sql, span.parameters()).await?;
             deliveries.extend(&new, &[], numbers).map_err(|error| rows(sql, error))?;
         }
-        for (sql, table) in [(REFUSALS_BETWEEN, refusals), (TOUCHED_BETWEEN, touched)] {
+        let refusals = self.refuses.then_some((REFUSALS_BETWEEN, refusals));
+        for (sql, table) in refusals.into_iter().chain([(TOUCHED_BETWEEN, touched)]) {
             let (_, new) = collect(session, sql, span.parameters()).await?;
             table.extend(&new, &[], numbers).map_err(|error| rows(sql, error))?;
         }
@@ -197,6 +191,12 @@ impl<'a> Loader<'a> {
         let rows: Vec<Row> = fetch(self.session, NAMED_BY_OTHERS, span.parameters()).await?;
         Ok(rows.into_iter().map(|row| row.session_id).collect())
     }
+}
+
+/// Whether sessions are told apart by it for a detector.
+fn needs_numbers_of(detector: &Detector, variety: Variety) -> bool {
+    let numbered = |table: &OfEverybody| depends_on(detector, *table) && table.numbered().contains(&variety);
+    detector.needed()[variety as usize] > 0 || OfEverybody::ALL.iter().any(numbered)
 }
 
 impl Loaded {
@@ -222,9 +222,8 @@ fn without_others(batch: &RecordBatch, sessions: &Ids) -> RecordBatch {
 /// The statements of a detection, each planned once.
 pub struct Statements {
     detectors: Vec<Statement>,
-    of_everybody: Vec<Statement>,
-    pace: Statement,
-    evidence: Statement,
+    /// Of each table the columns that detectors read with such needs; what they are shown may lack the others.
+    read: HashMap<(&'static str, Needs), BTreeSet<String>>,
     /// Beyond which growth of the process a run is stopped.
     limit_bytes: usize,
     /// Runs share it; one that lacked memory beside the others has it to itself when it is tried again.
@@ -241,23 +240,11 @@ impl Statements {
     ) -> Result<Statements, EngineError> {
         let mut schemas = Vec::new();
         for (name, _) in WINDOWED {
-            let table = session.table(name).await.map_err(|error| query_error(EVIDENCE, error))?;
+            let table = session.table(name).await.map_err(|error| query_error(ACTIVITY_BETWEEN, error))?;
             schemas.push((name, Arc::new(table.schema().as_arrow().clone())));
         }
-        let over = async |tables: &[(&'static str, SchemaRef)], sql: Sql| {
-            let session = engine.session_of_one_thread();
-            let made = Statement::new(session, tables.to_vec(), async |session| select(session, sql.text).await).await;
-            made.map_err(|error| query_error(sql, error))
-        };
-        let evidence = over(&schemas, EVIDENCE).await?;
-        let mut of_everybody = Vec::new();
-        for (_, sql) in OF_EVERYBODY {
-            of_everybody.push(over(&schemas, sql).await?);
-        }
-        let made = OF_EVERYBODY.iter().zip(&of_everybody).map(|((name, _), statement)| (*name, statement.schema()));
-        let mut seen: Vec<_> = schemas.iter().cloned().chain(made).collect();
-        let pace = over(&seen, PACE.1).await?;
-        seen.push((PACE.0, pace.schema()));
+        let of_everybody = OfEverybody::ALL.map(|table| (table.name(), table.schema()));
+        let seen: Vec<_> = schemas.into_iter().chain(of_everybody).chain([(PACE, pace_schema())]).collect();
         let mut statements = Vec::new();
         for detector in detectors {
             let session = engine.session_of_one_thread();
@@ -266,10 +253,18 @@ impl Statements {
                 Statement::new(session, seen.clone(), async |session| catalog::plan(session, detector).await).await
             };
             // It was compiled at the start: what fails now is the engine.
-            statements.push(planned.await.map_err(|error| query_error(EVIDENCE, error))?);
+            statements.push(planned.await.map_err(|error| query_error(ACTIVITY_BETWEEN, error))?);
+        }
+        let mut read: HashMap<(&'static str, Needs), BTreeSet<String>> = HashMap::new();
+        for (detector, statement) in detectors.iter().zip(&statements) {
+            for (name, _) in WINDOWED {
+                // Whose requests are whose is told by these two.
+                let columns = statement.columns(name).chain(["session_id", "bound"]).map(str::to_owned);
+                read.entry((name, detector.needed())).or_default().extend(columns);
+            }
         }
         let limit_bytes = 2 * engine.memory_bytes();
-        Ok(Statements { detectors: statements, of_everybody, pace, evidence, limit_bytes, alone: RwLock::new(()) })
+        Ok(Statements { detectors: statements, read, limit_bytes, alone: RwLock::new(()) })
     }
 
     /// Runs one of the statements, beside others; alone where memory did not suffice for that.
@@ -338,28 +333,25 @@ pub struct WindowTables<'a> {
     statements: &'a Statements,
     window: Window,
     cut: HashMap<(&'static str, Shown), Rows>,
+    of_everybody: HashMap<OfEverybody, Rows>,
     sessions: HashMap<Option<i64>, Sessions>,
     counts: HashMap<usize, Vec<u32>>,
 }
 
 impl<'a> WindowTables<'a> {
     pub fn new(loaded: &'a Loaded, statements: &'a Statements, window: Window) -> Self {
-        let (cut, sessions, counts) = Default::default();
-        WindowTables { loaded, statements, window, cut, sessions, counts }
+        let (cut, of_everybody, sessions, counts) = Default::default();
+        WindowTables { loaded, statements, window, cut, of_everybody, sessions, counts }
     }
 
     /// Every table that a detector reads, which has evaluated the rows of batches until `after`; none if nobody is there whom it
     /// could find.
-    pub async fn of(
-        &mut self,
-        detector: &Detector,
-        after: i64,
-    ) -> Result<Option<Vec<(&'static str, Rows)>>, EngineError> {
+    pub fn of(&mut self, detector: &Detector, after: i64) -> Option<Vec<(&'static str, Rows)>> {
         // With scope = "all" everybody is looked at again.
         let after = (detector.scope == Scope::Session || detector.others_are_learned).then_some(after);
         let shown = Shown { after, needs: detector.needed() };
         if shown.needs != Needs::default() && !self.kept(shown).contains(&true) {
-            return Ok(None);
+            return None;
         }
         let mut tables = Vec::new();
         for (name, _) in WINDOWED {
@@ -367,16 +359,15 @@ impl<'a> WindowTables<'a> {
                 tables.push((name, self.rows(name, shown)));
             }
         }
-        for (place, (name, _)) in OF_EVERYBODY.into_iter().enumerate() {
-            if depends_on(detector, name) {
-                tables.push((name, self.of_everybody(place).await?));
+        for table in OfEverybody::ALL {
+            if depends_on(detector, table) {
+                tables.push((table.name(), self.of_everybody(table)));
             }
         }
-        if detector.reads(PACE.0) {
-            let pace = self.pace(shown, &tables).await?;
-            tables.push((PACE.0, pace));
+        if detector.reads(PACE) {
+            tables.push((PACE, self.pace(shown)));
         }
-        Ok(Some(tables))
+        Some(tables)
     }
 
     /// The sessions that a detector looks at: with scope = "session" those with rows of a batch after `after` in the window.
@@ -430,15 +421,17 @@ impl<'a> WindowTables<'a> {
             return known.clone();
         }
         let kept = (shown != Shown::default()).then(|| self.kept(shown));
-        let rows = Arc::new(self.rows_of(name, kept.as_deref()));
+        let read = self.statements.read.get(&(name, shown.needs));
+        let is_wanted = |column: &str| read.is_some_and(|read| read.contains(column));
+        let rows = Arc::new(self.rows_of(name, kept.as_deref(), is_wanted));
         self.cut.insert((name, shown), rows.clone());
         rows
     }
 
-    /// The rows of some sessions, by their numbers, or of all.
-    fn rows_of(&self, name: &str, kept: Option<&[bool]>) -> Vec<RecordBatch> {
+    /// The rows of some sessions, by their numbers, in the columns that are wanted at least; or those of all.
+    fn rows_of(&self, name: &str, kept: Option<&[bool]>, is_wanted: impl Fn(&str) -> bool) -> Vec<RecordBatch> {
         let cuts = self.loaded.table(name).within(self.window);
-        let rows = cuts.iter().map(|cut| kept.map_or_else(|| cut.rows(), |kept| cut.of(kept)));
+        let rows = cuts.iter().map(|cut| kept.map_or_else(|| cut.rows(), |kept| cut.of(kept, &is_wanted)));
         let others = &self.loaded.others;
         let rows = rows.map(|batch| match others.is_empty() || name == REFUSALS {
             true => batch,
@@ -447,71 +440,53 @@ impl<'a> WindowTables<'a> {
         rows.filter(|batch| batch.num_rows() > 0).collect()
     }
 
-    async fn pace(&mut self, shown: Shown, made: &[(&'static str, Rows)]) -> Result<Rows, EngineError> {
-        let (name, sql) = PACE;
-        if let Some(known) = self.cut.get(&(name, shown)) {
-            return Ok(known.clone());
+    fn pace(&mut self, shown: Shown) -> Rows {
+        if let Some(known) = self.cut.get(&(PACE, shown)) {
+            return known.clone();
         }
-        let of_contents = made.iter().filter(|(name, _)| *name == CONTENT_PACE).cloned();
-        let tables: Vec<_> = of_contents.chain([(ACTIVITY, self.rows(ACTIVITY, shown))]).collect();
-        let made =
-            self.statements.run(&self.statements.pace, &tables).await.map_err(|error| query_error(sql, error))?;
-        let made = Arc::new(made);
-        self.cut.insert((name, shown), made.clone());
-        Ok(made)
+        let (content_pace, kept) = (self.of_everybody(OfEverybody::ContentPace), self.kept(shown));
+        let cuts = self.loaded.activity.within(self.window);
+        let made = pace(&cuts, &self.loaded.numbers, |session| kept[session], &content_pace, self.left_out());
+        let made = Arc::new(vec![made]);
+        self.cut.insert((PACE, shown), made.clone());
+        made
     }
 
-    /// The tables of [`OF_EVERYBODY`] that were made.
-    pub fn learned(&self) -> Vec<(&'static str, Rows)> {
-        let made = |(name, _): &(&'static str, Sql)| Some((*name, self.cut.get(&(*name, Shown::default()))?.clone()));
-        OF_EVERYBODY.iter().filter_map(made).collect()
+    /// The tables [`OfEverybody`] that were made.
+    pub fn learned(self) -> impl Iterator<Item = (OfEverybody, Rows)> {
+        self.of_everybody.into_iter()
     }
 
-    /// The table of this place in [`OF_EVERYBODY`].
-    async fn of_everybody(&mut self, place: usize) -> Result<Rows, EngineError> {
-        let (name, sql) = OF_EVERYBODY[place];
+    fn of_everybody(&mut self, table: OfEverybody) -> Rows {
         if let Some(learned) = &self.loaded.learned {
-            return Ok(learned.get(&(name, self.window)).cloned().unwrap_or_default());
+            return learned.get(&(table, self.window)).cloned().unwrap_or_default();
         }
-        if let Some(known) = self.cut.get(&(name, Shown::default())) {
-            return Ok(known.clone());
+        if let Some(known) = self.of_everybody.get(&table) {
+            return known.clone();
         }
-        let activity = self.rows(ACTIVITY, Shown::default());
-        let made = self.statements.run(&self.statements.of_everybody[place], &[(ACTIVITY, activity)]).await;
-        let made = Arc::new(made.map_err(|error| query_error(sql, error))?);
-        self.cut.insert((name, Shown::default()), made.clone());
-        Ok(made)
+        let cuts = self.loaded.activity.within(self.window);
+        let made = Arc::new(vec![table.of(&cuts, &self.loaded.numbers, self.left_out())]);
+        self.of_everybody.insert(table, made.clone());
+        made
     }
-}
 
-impl WindowTables<'_> {
-    /// Who used these sessions, by session: `{"networks": {"different": 7, "most": [{…}]}, "countries": …}`.
-    pub async fn who(&self, sessions: &BTreeSet<&str>) -> Result<HashMap<String, Map<String, Value>>, EngineError> {
+    /// The rows that merely name a session that others use.
+    fn left_out(&self) -> impl Fn(&Cut<'_>, usize) -> bool + use<> {
+        let Loaded { others, numbers, .. } = self.loaded;
+        let mut named = vec![false; if others.is_empty() { 0 } else { numbers.sessions() }];
+        others.iter().filter_map(|session| numbers.of(session)).for_each(|session| named[session] = true);
+        move |cut, row| !named.is_empty() && named[cut.numbers()[row] as usize] && !cut.is_bound(row)
+    }
+
+    /// Who used these sessions.
+    pub fn who(&self, sessions: &BTreeSet<&str>) -> Result<Who, EngineError> {
         if sessions.is_empty() {
-            return Ok(HashMap::new());
+            return Ok(Who::new());
         }
-        let rows = |message: String| EngineError::Rows { file: EVIDENCE.file, message };
         let mut found = vec![false; self.loaded.numbers.sessions()];
         sessions.iter().filter_map(|session| self.loaded.numbers.of(session)).for_each(|session| found[session] = true);
-        let used = self.rows_of(ACTIVITY, Some(&found));
-        let made = self
-            .statements
-            .evidence
-            .run(&[(ACTIVITY, Arc::new(used))])
-            .await
-            .map_err(|error| query_error(EVIDENCE, error))?;
-        let mut who: HashMap<String, Map<String, Value>> = HashMap::new();
-        for mut row in rows::to_json(&made).map_err(rows)? {
-            let mut take = |column: &str| row.remove(column).unwrap_or_default();
-            let (session, what, different) = (take("session_id"), take("what"), take("different"));
-            let (Some(session), Some(what)) = (session.as_str(), what.as_str()) else { continue };
-            let of_session = who.entry(session.to_owned()).or_default();
-            let list = of_session.entry(what).or_insert_with(|| json!({"different": different, "most": []}));
-            if let Some(most) = list["most"].as_array_mut() {
-                most.push(Value::Object(row));
-            }
-        }
-        Ok(who)
+        let used = self.rows_of(ACTIVITY, Some(&found), |column| USED.contains(&column) || column == "bound");
+        who(&used).map_err(|message| EngineError::Rows { file: ACTIVITY_BETWEEN.file, message })
     }
 }
 

@@ -146,6 +146,8 @@ impl Ingestion<'_> {
                 self.commit(batch, std::mem::take(&mut open)).await?;
             }
         }
+        drop(reading);
+        self.context.spare.clear();
         for (object, reason) in denied {
             if readable.contains(object.source.location()) {
                 self.take(&object, Err(ObjectError::Broken(reason)), &mut ledger, &mut open, &mut done);

@@ -14,12 +14,13 @@ use arrow::record_batch::RecordBatch;
 use chrono::DateTime;
 use indexmap::{IndexMap, IndexSet};
 
-use crate::content::{self, Kind};
-use crate::geo::Country;
+use crate::content::{Kind, asset_of_folder, content};
+use crate::geo::{Country, Place};
 use crate::logs::fields::{Field, FieldSet};
 use crate::logs::{LoggedRequest, RequestSink, decode, user_agent};
 use crate::network_type::NetworkType;
 use crate::schema::Table;
+use crate::session::Session;
 use crate::session::component::Component;
 use crate::viewer;
 
@@ -144,6 +145,28 @@ struct Refusal {
     networks: i64,
 }
 
+/// What is remembered of a session that is read: the last row of activity that it had, which as a rule is that of its next
+/// request, too.
+struct Seat {
+    session: Arc<Session>,
+    id: Id,
+    /// The row of its credential, once there is one.
+    credential: Option<usize>,
+    last: Option<Last>,
+}
+
+/// A row of activity, and the request that it was found for. Whoever sends the next one with the same need not look it up.
+struct Last {
+    row: usize,
+    minute: i64,
+    address: Option<IpAddr>,
+    place: Place,
+    agent: Option<usize>,
+    referer: Option<usize>,
+    content: Option<Id>,
+    distribution: Option<Id>,
+}
+
 /// What is remembered of a path.
 #[derive(Clone, Copy)]
 struct Path {
@@ -155,10 +178,14 @@ struct Path {
 /// What is remembered only while an object is read.
 #[derive(Default)]
 struct Reading {
+    /// By the session itself, which is kept: its place in memory is nobody else's meanwhile.
+    seats: Rows<usize, Seat>,
     addresses: Map<IpAddr, Id>,
-    agents: Map<Box<str>, (Id, &'static str)>,
-    referers: Map<Box<str>, Option<Id>>,
-    paths: IndexMap<Box<str>, Path, RandomState>,
+    agents: Rows<Box<str>, (Id, &'static str)>,
+    referers: Rows<Box<str>, Option<Id>>,
+    paths: Rows<Box<str>, Path>,
+    /// Of folders the length of the asset's, which is its beginning.
+    folders: Map<Box<str>, Option<usize>>,
     /// The rows of activity and the paths of segments that were fetched.
     fetched: Set<(u32, u32)>,
     refused: Refused,
@@ -229,10 +256,63 @@ impl Tally {
 
     fn accept(&mut self, request: &LoggedRequest<'_>) {
         let Some(playback) = request.playback else { return };
-        let (line, place, found) = (request.line, &request.place, &playback.session);
-        let texts = &mut self.texts;
-        let reading = &mut self.reading;
-        let session = texts.id(&found.id);
+        let line = request.line;
+        let seat = self.reading.seat(&playback.session, &mut self.texts);
+        let (path_id, path) = self.reading.path(request.path, &mut self.texts);
+        let minute = minute(line.time);
+        let row = match self.reading.same_row(seat, request, minute, path.content, &self.texts) {
+            Some(row) => {
+                let known = &mut self.activity[row];
+                known.requests += 1;
+                known.bytes += request.bytes;
+                known.first_seen = known.first_seen.min(line.time);
+                known.last_seen = known.last_seen.max(line.time);
+                row
+            }
+            None => self.row(seat, request, minute, path.content),
+        };
+        let activity = &mut self.activity[row];
+        activity.manifests += i64::from(path.kind == Kind::Manifest);
+        if path.kind == Kind::Segment && self.reading.fetched.insert((row as u32, path_id as u32)) {
+            activity.segments += 1;
+            self.reading.bytes += 16;
+        }
+        let key = self.activity.get_index(row).expect("it was just found").0;
+        if let (Some(segment), Some(network)) = (path.segment.filter(|segment| segment % RECORDED_SEGMENTS == 0), key.network)
+        {
+            let key = DeliveryKey { minute, session: key.session, segment, network, bound: key.bound };
+            let place = &request.place;
+            let delivery = Delivery { asn: place.asn, network_type: place.network_type, requests: 1 };
+            self.deliveries.entry(key).and_modify(|known| known.add(&delivery)).or_insert(delivery);
+        }
+        if let Some(credential) = &playback.session.credential {
+            let seat = &mut self.reading.seats[seat];
+            let row = *seat.credential.get_or_insert_with(|| {
+                let key = CredentialKey {
+                    session: seat.id,
+                    scheme: playback.scheme,
+                    component: credential.component.clone(),
+                    credential: self.texts.id(&credential.text),
+                };
+                let entry = self.credentials.entry(key);
+                let row = entry.index();
+                entry.or_insert(Seen { token_expires: None, unknown_expiry: false, first_seen: i64::MAX, last_seen: i64::MIN });
+                row
+            });
+            let expires = playback.session.token_expires.map(|time| time.timestamp_micros());
+            self.credentials[row].add(&Seen {
+                token_expires: expires,
+                unknown_expiry: expires.is_none(),
+                first_seen: line.time,
+                last_seen: line.time,
+            });
+        }
+    }
+
+    /// The row of activity that a request belongs to, which is counted in it, but for what its path says.
+    fn row(&mut self, seat: usize, request: &LoggedRequest<'_>, minute: i64, content: Option<Id>) -> usize {
+        let (texts, reading) = (&mut self.texts, &mut self.reading);
+        let (line, place) = (request.line, request.place);
         let network = request.address.map(|address| match reading.addresses.get(&address) {
             Some(known) => *known,
             None => {
@@ -242,98 +322,59 @@ impl Tally {
                 network
             }
         });
-        let agent = line.user_agent.map(|field| match reading.agents.get(field) {
-            Some(known) => *known,
+        let agent = line.user_agent.map(|field| match reading.agents.get_index_of(field) {
+            Some(known) => known,
             None => {
                 let agent = user_agent(field);
                 let known = (texts.id(&agent), viewer::device(Some(&agent)));
                 reading.bytes += 64 + field.len();
-                reading.agents.insert(field.into(), known);
-                known
+                reading.agents.insert_full(field.into(), known).0
             }
         });
-        let referer_host = line.referer.and_then(|field| match reading.referers.get(field) {
-            Some(known) => *known,
+        let referer = line.referer.map(|field| match reading.referers.get_index_of(field) {
+            Some(known) => known,
             None => {
                 let host = viewer::referer_host(&decode(field)).map(|host| texts.id(&host));
                 reading.bytes += 64 + field.len();
-                reading.referers.insert(field.into(), host);
-                host
+                reading.referers.insert_full(field.into(), host).0
             }
         });
-        let (path_id, path) = match reading.paths.get_full(request.path) {
-            Some((place, _, path)) => (place, *path),
-            None => {
-                let path = Path {
-                    content: content::asset(request.path).map(|content| texts.id(content)),
-                    kind: content::kind(request.path),
-                    segment: content::segment(request.path),
-                };
-                reading.bytes += 96 + request.path.len();
-                (reading.paths.insert_full(request.path.into(), path).0, path)
-            }
-        };
         let distribution = request.distribution.map(|distribution| texts.id(distribution));
-        let minute = minute(line.time);
+        let seat = &mut reading.seats[seat];
+        let known_agent = agent.map(|agent| reading.agents[agent]);
         let key = ActivityKey {
             minute,
-            session,
+            session: seat.id,
             network,
             country: place.country,
             asn: place.asn,
-            user_agent: agent.map(|(id, _)| id),
-            referer_host,
-            content: path.content,
-            bound: found.bound,
-        };
-        let entry = self.activity.entry(key);
-        let row = entry.index();
-        let is_new_segment = path.kind == Kind::Segment && {
-            let is_new = reading.fetched.insert((row as u32, path_id as u32));
-            reading.bytes += if is_new { 16 } else { 0 };
-            is_new
+            user_agent: known_agent.map(|(id, _)| id),
+            referer_host: referer.and_then(|referer| reading.referers[referer]),
+            content,
+            bound: seat.session.bound,
         };
         let activity = Activity {
             distribution,
-            derived: found.derived,
+            derived: seat.session.derived,
             ip: request.address,
-            device: agent.map_or_else(|| viewer::device(None), |(_, device)| device),
+            device: known_agent.map_or_else(|| viewer::device(None), |(_, device)| device),
             network_type: place.network_type,
             latitude: place.position.map(|position| position.latitude),
             longitude: place.position.map(|position| position.longitude),
             accuracy_km: place.position.and_then(|position| position.accuracy_km),
             requests: 1,
-            manifests: i64::from(path.kind == Kind::Manifest),
-            segments: i64::from(is_new_segment),
+            manifests: 0,
+            segments: 0,
             bytes: request.bytes,
             first_seen: line.time,
             last_seen: line.time,
         };
+        let entry = self.activity.entry(key);
+        let row = entry.index();
         entry.and_modify(|known| known.add(&activity, texts)).or_insert(activity);
-
-        if let (Some(segment), Some(network)) =
-            (path.segment.filter(|segment| segment % RECORDED_SEGMENTS == 0), network)
-        {
-            let key = DeliveryKey { minute, session, segment, network, bound: found.bound };
-            let delivery = Delivery { asn: place.asn, network_type: place.network_type, requests: 1 };
-            self.deliveries.entry(key).and_modify(|known| known.add(&delivery)).or_insert(delivery);
-        }
-        if let Some(credential) = &found.credential {
-            let key = CredentialKey {
-                session,
-                scheme: playback.scheme,
-                component: credential.component.clone(),
-                credential: texts.id(&credential.text),
-            };
-            let expires = found.token_expires.map(|time| time.timestamp_micros());
-            let seen = Seen {
-                token_expires: expires,
-                unknown_expiry: expires.is_none(),
-                first_seen: line.time,
-                last_seen: line.time,
-            };
-            self.credentials.entry(key).and_modify(|known| known.add(&seen)).or_insert(seen);
-        }
+        let address = request.address;
+        seat.last = Some(Last { row, minute, address, place, agent, referer, content, distribution });
+        row
     }
 
     /// Takes the rows of another, which was read to its end.
@@ -383,6 +424,64 @@ impl Tally {
             ),
             (Table::Activity, batches(Table::Activity, batch, &self.activity, |rows| activity_columns(texts, rows))),
         ]
+    }
+}
+
+impl Reading {
+    /// The place of a session among those that are read.
+    fn seat(&mut self, session: &Arc<Session>, texts: &mut Texts) -> usize {
+        if let Some(seat) = self.seats.get_index_of(&Arc::as_ptr(session).addr()) {
+            return seat;
+        }
+        let seat = Seat { session: session.clone(), id: texts.id(&session.id), credential: None, last: None };
+        self.bytes += 256;
+        self.seats.insert_full(Arc::as_ptr(session).addr(), seat).0
+    }
+
+    /// A path's number, and what it is of.
+    fn path(&mut self, text: &str, texts: &mut Texts) -> (usize, Path) {
+        if let Some((number, _, path)) = self.paths.get_full(text) {
+            return (number, *path);
+        }
+        let folders = &mut self.folders;
+        let of = content(text, |folder| {
+            let length = match folders.get(folder) {
+                Some(length) => *length,
+                None => {
+                    self.bytes += 64 + folder.len();
+                    let length = asset_of_folder(folder).map(str::len);
+                    folders.insert(folder.into(), length);
+                    length
+                }
+            };
+            length.map(|length| &folder[..length])
+        });
+        let path = Path { content: of.asset.map(|asset| texts.id(asset)), kind: of.kind, segment: of.segment };
+        self.bytes += 96 + text.len();
+        (self.paths.insert_full(text.into(), path).0, path)
+    }
+
+    /// The row of activity that the session's last request was counted in, if all that a row has by request but the path is the
+    /// same.
+    fn same_row(
+        &self,
+        seat: usize,
+        request: &LoggedRequest<'_>,
+        minute: i64,
+        content: Option<Id>,
+        texts: &Texts,
+    ) -> Option<usize> {
+        let last = self.seats[seat].last.as_ref()?;
+        let agent = |agent| &**self.agents.get_index(agent).expect("they stay while an object is read").0;
+        let referer = |referer| &**self.referers.get_index(referer).expect("they stay while an object is read").0;
+        let is_same = last.minute == minute
+            && last.content == content
+            && last.address == request.address
+            && last.place == request.place
+            && last.agent.map(agent) == request.line.user_agent
+            && last.referer.map(referer) == request.line.referer
+            && last.distribution.map(|id| texts.get(id)) == request.distribution;
+        is_same.then_some(last.row)
     }
 }
 
@@ -652,6 +751,7 @@ mod tests {
             geo,
             refused_status: [403].into(),
             disguise: Disguise::Keep,
+            spare: Arc::default(),
         }
     }
 

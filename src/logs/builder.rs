@@ -13,6 +13,7 @@ use super::RequestSink;
 use super::decode::decode;
 use super::fields::{Field, FieldSet};
 use super::request::{LoggedRequest, user_agent};
+use crate::content::{asset_of_folder, content};
 use crate::network_type::NetworkType;
 use crate::viewer;
 
@@ -265,6 +266,7 @@ impl RequestBuilder {
         let place = &request.place;
         let session = playback.map(|playback| &playback.session);
         let user_agent = line.user_agent.map(user_agent);
+        let of = |path| content(path, asset_of_folder);
         for (source, column) in &mut self.columns {
             let text;
             column.push(match source {
@@ -310,9 +312,9 @@ impl RequestBuilder {
                     Value::Text(text.as_deref())
                 }
                 Source::Path => Value::Text(Some(path)),
-                Source::Content => Value::Text(crate::content::asset(path)),
-                Source::Segment => Value::Int(crate::content::segment(path)),
-                Source::Kind => Value::Text(Some(crate::content::kind(path).name())),
+                Source::Content => Value::Text(of(path).asset),
+                Source::Segment => Value::Int(of(path).segment),
+                Source::Kind => Value::Text(Some(of(path).kind.name())),
                 Source::Status => Value::Int(Some(request.status)),
                 Source::Bytes => Value::Int(Some(request.bytes)),
                 Source::Accepted => Value::Bool(request.accepted),

@@ -1,12 +1,14 @@
 //! What a log object's bytes are wrapped in, and how text is cut into lines.
 
 use std::io::{self, BufRead, BufReader, Chain, Cursor, Read};
+use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
 use flate2::bufread::MultiGzDecoder;
 use sha2::{Digest, Sha256};
 
-use super::{ReadError, gunzip};
+use super::gunzip::{self, Spare};
+use super::ReadError;
 
 /// The longest line that is read. CloudFront logs no request with a URL over 8,192 or headers over 32,768
 /// bytes; percent-encoding can triple both.
@@ -79,13 +81,52 @@ pub enum Container<R: Read> {
 #[allow(clippy::large_enum_variant)]
 enum Text<R: Read> {
     Plain(BufReader<Tallied<R>>),
-    Whole(Cursor<Vec<u8>>),
+    Whole(Whole),
     Gzip(BufReader<MultiGzDecoder<Packed<R>>>),
+}
+
+/// A text that was unpacked at once.
+struct Whole {
+    buffer: Vec<u8>,
+    /// What of the buffer is the text, but for what was read.
+    left: Range<usize>,
+    /// Where the buffer comes from.
+    spare: Arc<Spare>,
+}
+
+impl Whole {
+    fn rest(&self) -> &[u8] {
+        &self.buffer[self.left.clone()]
+    }
+}
+
+impl Read for Whole {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.rest().read(buffer)?;
+        self.consume(count);
+        Ok(count)
+    }
+}
+
+impl BufRead for Whole {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        Ok(self.rest())
+    }
+
+    fn consume(&mut self, count: usize) {
+        self.left.start = (self.left.start + count).min(self.left.end);
+    }
+}
+
+impl Drop for Whole {
+    fn drop(&mut self) {
+        self.spare.give(std::mem::take(&mut self.buffer));
+    }
 }
 
 impl<R: Read> Container<R> {
     /// Decides by the first bytes, never by a name.
-    pub fn open(bytes: R) -> Result<Self, ReadError> {
+    pub fn open(bytes: R, spare: &Arc<Spare>) -> Result<Self, ReadError> {
         let tally = Arc::new(Mutex::new(Tally::default()));
         let mut raw = BufReader::with_capacity(1 << 16, Tallied { inner: bytes, tally: tally.clone() });
         let start = raw.fill_buf().map_err(|error| store_error(&tally, error))?;
@@ -97,8 +138,12 @@ impl<R: Read> Container<R> {
             let read = raw.by_ref().take(WHOLE_PACKED_BYTES).read_to_end(&mut packed);
             read.map_err(|error| store_error(&tally, error))?;
             let is_whole = (packed.len() as u64) < WHOLE_PACKED_BYTES;
-            match is_whole.then(|| gunzip::unpack(&packed, WHOLE_BYTES)).flatten() {
-                Some(unpacked) => Text::Whole(Cursor::new(unpacked)),
+            let mut whole = Whole { buffer: spare.take(), left: 0..0, spare: spare.clone() };
+            match is_whole.then(|| gunzip::unpack(&packed, WHOLE_BYTES, &mut whole.buffer)).flatten() {
+                Some(length) => {
+                    whole.left.end = length;
+                    Text::Whole(whole)
+                }
                 None => {
                     let rest = Cursor::new(packed).chain(raw);
                     Text::Gzip(BufReader::with_capacity(1 << 16, MultiGzDecoder::new(rest)))
@@ -108,7 +153,7 @@ impl<R: Read> Container<R> {
             Text::Plain(raw)
         };
         let line = Vec::with_capacity(4_096);
-        Ok(Container::Text(Lines { text, tally, line, held: 0, number: 0, unpacked: 0, next_check: BOMB_BYTES }))
+        Ok(Container::Text(Lines { text, tally, line, within: 0..0, held: 0, number: 0, unpacked: 0, next_check: BOMB_BYTES }))
     }
 }
 
@@ -156,6 +201,8 @@ pub struct Lines<R: Read> {
     text: Text<R>,
     tally: Arc<Mutex<Tally>>,
     line: Vec<u8>,
+    /// Where the line is in a text that is whole, and was not copied from it.
+    within: Range<usize>,
     /// Bytes at the line's beginning that were handed on before, and not used.
     held: usize,
     number: u64,
@@ -206,6 +253,22 @@ impl<R: Read> Lines<R> {
 
     /// Goes on to what comes next. With `pieces` a long line is handed on before its end.
     pub fn next_line(&mut self, pieces: bool) -> Result<Next, ReadError> {
+        if let Text::Whole(text) = &mut self.text
+            && !pieces
+            && self.held == 0
+        {
+            let (start, rest) = (text.left.start, text.rest());
+            if rest.is_empty() {
+                return Ok(Next::End);
+            }
+            let length = memchr::memchr(b'\n', rest).unwrap_or(rest.len());
+            let is_too_long = length > MAX_LINE_BYTES;
+            let shown = if is_too_long { 0 } else { length - usize::from(rest[..length].ends_with(b"\r")) };
+            self.within = start..start + shown;
+            self.number += 1;
+            text.consume(length + 1);
+            return Ok(if is_too_long { Next::TooLong } else { Next::Line });
+        }
         let mut too_long = false;
         let mut any = self.held > 0;
         loop {
@@ -255,7 +318,10 @@ impl<R: Read> Lines<R> {
 
     /// The line, or as much of it as there is.
     pub fn line(&self) -> &[u8] {
-        &self.line
+        match &self.text {
+            Text::Whole(text) if self.line.is_empty() => &text.buffer[self.within.clone()],
+            _ => &self.line,
+        }
     }
 
     /// Its number, from 1.
@@ -265,6 +331,10 @@ impl<R: Read> Lines<R> {
 
     /// Forgets the first `used` bytes of the line; what is left of it comes again with the next piece.
     pub fn consume(&mut self, used: usize) {
+        if !self.within.is_empty() {
+            self.within.start += used;
+            return;
+        }
         self.line.drain(..used);
         self.held = self.line.len();
     }
@@ -298,7 +368,7 @@ mod tests {
     }
 
     fn open<R: Read>(bytes: R) -> Result<Lines<R>, ReadError> {
-        match Container::open(bytes)? {
+        match Container::open(bytes, &Arc::default())? {
             Container::Text(lines) => Ok(lines),
             Container::Parquet(_) => panic!("no text"),
         }

@@ -137,6 +137,8 @@ pub static REALTIME_COLUMNS: LazyLock<Vec<String>> =
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Layout {
     columns: Vec<Option<Field>>,
+    /// Columns until the last that is read.
+    read: usize,
     /// As the log or the config spells them.
     pub names: Vec<String>,
     /// A record of real-time logs: the hosts are swapped, and texts may be cut.
@@ -161,7 +163,8 @@ impl Layout {
         let has = |field| columns.contains(&Some(field));
         let realtime = is_realtime(names.iter().map(String::as_str));
         check_needed(has)?;
-        Ok(Layout { columns, names, realtime })
+        let read = columns.iter().rposition(Option::is_some).map_or(0, |last| last + 1);
+        Ok(Layout { columns, read, names, realtime })
     }
 
     /// The layout of standard logs without a header.
@@ -176,7 +179,7 @@ impl Layout {
     /// The values of a record's columns.
     pub fn values<'a>(&self, columns: impl Iterator<Item = &'a str>) -> Values<'a> {
         let mut values = Values::default();
-        for (value, field) in columns.zip(&self.columns) {
+        for (field, value) in self.columns[..self.read].iter().zip(columns) {
             if let Some(field) = field {
                 values.set(*field, value);
             }

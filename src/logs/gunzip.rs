@@ -4,6 +4,7 @@
 //! not, or is not as it should be, is left to the decoder that streams, which can tell what is wrong.
 
 use std::ptr::NonNull;
+use std::sync::Mutex;
 
 use libdeflate_sys::{
     libdeflate_alloc_decompressor, libdeflate_decompressor, libdeflate_free_decompressor,
@@ -47,19 +48,22 @@ impl Drop for Decompressor {
     }
 }
 
-/// All members of a gzip file, unpacked and checked. None where that is not `most` bytes at most, or not a gzip from its
-/// first byte to its last.
-pub fn unpack(packed: &[u8], most: usize) -> Option<Vec<u8>> {
+/// Unpacks all members of a gzip file to the beginning of a buffer, which grows as it must, and checks them; gives how many bytes
+/// that are. None where they are more than `most`, or it is not a gzip from its first byte to its last.
+pub fn unpack(packed: &[u8], most: usize, unpacked: &mut Vec<u8>) -> Option<usize> {
     let mut decompressor = Decompressor::new()?;
     // The last four bytes are the length of the last member, modulo 2^32: of the only one as a rule.
     let hint = u32::from_le_bytes(*packed.last_chunk()?) as usize;
     if hint > most {
         return None;
     }
-    let mut unpacked = vec![0; hint.max(FRAME)];
+    if unpacked.len() < hint.max(FRAME) {
+        unpacked.resize(hint.max(FRAME), 0);
+    }
     let (mut read, mut written) = (0, 0);
     while read < packed.len() {
-        match decompressor.member(&packed[read..], &mut unpacked[written..]) {
+        let room = unpacked.len().min(most);
+        match decompressor.member(&packed[read..], &mut unpacked[written..room]) {
             Ok((more, bytes)) => {
                 read += more;
                 written += bytes;
@@ -70,8 +74,26 @@ pub fn unpack(packed: &[u8], most: usize) -> Option<Vec<u8>> {
             Err(_) => return None,
         }
     }
-    unpacked.truncate(written);
-    Some(unpacked)
+    Some(written)
+}
+
+/// Buffers that objects were unpacked to, for the next ones: memory that is new to the process costs a third of unpacking.
+#[derive(Default)]
+pub struct Spare(Mutex<Vec<Vec<u8>>>);
+
+impl Spare {
+    pub fn take(&self) -> Vec<u8> {
+        self.0.lock().expect("not poisoned").pop().unwrap_or_default()
+    }
+
+    pub fn give(&self, buffer: Vec<u8>) {
+        self.0.lock().expect("not poisoned").push(buffer);
+    }
+
+    /// Gives the memory back.
+    pub fn clear(&self) {
+        self.0.lock().expect("not poisoned").clear();
+    }
 }
 
 #[cfg(test)]
@@ -91,6 +113,14 @@ mod tests {
         encoder.finish().unwrap()
     }
 
+    fn unpack(packed: &[u8], most: usize) -> Option<Vec<u8>> {
+        // What was there before does not matter.
+        let mut buffer = vec![b'?'; packed.len() % 50];
+        let length = super::unpack(packed, most, &mut buffer)?;
+        buffer.truncate(length);
+        Some(buffer)
+    }
+
     #[test]
     fn no_more_than_is_wanted() {
         let packed = gzip(&[b'x'; 1_000]);
@@ -100,6 +130,10 @@ mod tests {
         let many = [packed.clone(), packed.clone(), gzip(b"")].concat();
         assert_eq!(unpack(&many, 2_000).unwrap().len(), 2_000);
         assert_eq!(unpack(&many, 1_999), None);
+        let mut large = vec![b'?'; 5_000];
+        assert_eq!(super::unpack(&many, 1_999, &mut large), None, "whatever room there is");
+        assert_eq!(super::unpack(&packed, 1_000, &mut large), Some(1_000));
+        assert!(large.len() == 5_000 && large[..1_000].iter().all(|byte| *byte == b'x'));
     }
 
     proptest! {

@@ -30,6 +30,7 @@ use columnar::read as read_parquet;
 use container::{Container, Lines, Next};
 pub use decode::decode;
 use fields::{Field, FieldSet, Layout};
+use gunzip::Spare;
 use json::JsonReader;
 use request::RequestReader;
 pub use request::{LoggedRequest, user_agent};
@@ -47,6 +48,7 @@ pub struct ReadContext {
     pub refused_status: Arc<[u16]>,
     /// What becomes of addresses.
     pub disguise: Disguise,
+    pub spare: Arc<Spare>,
 }
 
 /// How the log objects of a place are written.
@@ -199,7 +201,7 @@ pub fn read_object(
         let wanted = form.format.name();
         ReadError::Format(format!("{is}, where the config says format = \"{wanted}\""))
     };
-    let (digest, size) = match Container::open(bytes)? {
+    let (digest, size) = match Container::open(bytes, &context.spare)? {
         Container::Parquet(mut raw) => {
             if !matches!(form.format, LogFormat::Auto | LogFormat::Parquet) {
                 return Err(other("a Parquet object"));

@@ -12,7 +12,7 @@ use super::fields::{Field, FieldSet};
 use super::{Counts, LogLine, ReadContext};
 use crate::geo::Place;
 use crate::session::request::Request;
-use crate::session::{self, Playback};
+use crate::session::{Identifier, Playback};
 
 /// Addresses whose place is remembered while an object is read.
 const REMEMBERED_ADDRESSES: usize = 1 << 16;
@@ -48,6 +48,7 @@ pub struct RequestReader {
     wants_place: bool,
     /// What the schemes look at.
     looked_at: FieldSet,
+    identifier: Identifier,
     places: HashMap<IpAddr, Place, RandomState>,
     counts: Counts,
     /// The first and the last request, in microseconds.
@@ -66,6 +67,7 @@ impl RequestReader {
                 .sessions
                 .iter()
                 .fold(FieldSet::default(), |fields, scheme| fields.union(scheme.fields())),
+            identifier: Identifier::new(context.sessions.clone()),
             places: HashMap::default(),
             counts: Counts::default(),
             span: None,
@@ -130,7 +132,7 @@ impl RequestReader {
             referer: line.referer.filter(|_| looked_at(Field::Referer)).map(decode),
             host: line.host.filter(|_| looked_at(Field::XHostHeader)).map(decode),
         };
-        let playback = session::identify(&self.context.sessions, &request);
+        let playback = self.identifier.identify(&request);
         let of_scheme = playback.as_ref().and_then(|playback| playback.refused_status);
         let refused = self.context.refused_status.iter().chain(&of_scheme).any(|refused| i64::from(*refused) == status);
         let bare_path: &str = playback.as_ref().map_or(&path, |playback| playback.path.as_ref());

@@ -17,7 +17,7 @@ use crate::alarm::{Alarm, AlarmKind};
 use crate::by_hand::{self, TakenIn};
 use crate::config::{Config, ConfigError, Dynamodb};
 use crate::detect::file::Detector;
-use crate::detect::{Detection, catalog, detect};
+use crate::detect::{Detection, Purpose, catalog, detect};
 use crate::engine::{Engine, EngineError, Sql, fetch, sql, timestamp};
 use crate::geo::Geo;
 use crate::history::Event;
@@ -116,6 +116,7 @@ impl Warden {
             geo: Arc::new(Geo::open(&config.geoip, &config.lists)?),
             refused_status: config.detect.refused_status.clone().into(),
             disguise,
+            spare: Arc::default(),
         };
         Ok(Warden { config, engine, detectors, context, hinted: Mutex::default() })
     }
@@ -278,7 +279,7 @@ impl Warden {
         let detecting = Instant::now();
         let stage = if options.progress { Stage::steps("detect") } else { Stage::hidden() };
         let detection =
-            match detect(&self.engine, store, &self.detectors, &self.config, now, run_id, &stage, false).await {
+            match detect(&self.engine, store, &self.detectors, &self.config, now, run_id, &stage, Purpose::Record).await {
                 Ok(detection) => detection,
                 Err(error) if error.is_of_the_state() => return Err(error.into()),
                 Err(error) => {

@@ -11,7 +11,7 @@ use super::Warden;
 use crate::alarm::{Alarm, AlarmKind};
 use crate::allow::Spared;
 use crate::decide::{Binding, Draft, Facts, Policy, Proposal, guard_trips, propose, verdict};
-use crate::detect::{DetectError, Detection, Finding, Inspection, evaluations};
+use crate::detect::{DetectError, Detection, Finding, Inspection, Purpose, evaluations};
 use crate::engine::{EngineError, Sql, collect, fetch, query_error, register, replace, sql, timestamp};
 use crate::history::{Event, EventKind, Origin, Recorder, Standing};
 use crate::rows;
@@ -230,7 +230,7 @@ impl Anew {
             return Ok(Anew::default());
         }
         let looked_at: BTreeSet<&str> = findings.keys().map(String::as_str).collect();
-        let (found, failures) = Inspection::new(&warden.engine, session, &warden.detectors, &warden.config, false)
+        let (found, failures) = Inspection::new(&warden.engine, session, &warden.detectors, &warden.config, Purpose::Record)
             .await?
             .look_at(session, &looked_at, now)
             .await?;
@@ -285,6 +285,15 @@ fn spared(warden: &Warden, block: &Event, anew: &Anew, now: DateTime<Utc>) -> Op
 
 /// Loads the sessions of the table `candidates`, in order of their ids. `pending` are events of this pass that are not stored yet.
 pub async fn cases(session: &SessionContext, pending: &[Event]) -> Result<Vec<Case>, EngineError> {
+    cases_of(session, fetch(session, FINDINGS_OF, vec![]).await?, pending).await
+}
+
+/// The same, with the findings at hand: those of a session in order of their windows' ends.
+pub async fn cases_of(
+    session: &SessionContext,
+    findings: Vec<Finding>,
+    pending: &[Event],
+) -> Result<Vec<Case>, EngineError> {
     #[derive(Deserialize)]
     struct FactsRow {
         session_id: String,
@@ -295,7 +304,6 @@ pub async fn cases(session: &SessionContext, pending: &[Event]) -> Result<Vec<Ca
         last_seen: DateTime<Utc>,
         token_expires: Option<DateTime<Utc>>,
     }
-    let findings: Vec<Finding> = fetch(session, FINDINGS_OF, vec![]).await?;
     let events: Vec<Event> = fetch(session, EVENTS_OF, vec![]).await?;
     let facts: Vec<FactsRow> = fetch(session, FACTS_OF, vec![]).await?;
     let mut findings_of: HashMap<String, Vec<Finding>> = HashMap::new();

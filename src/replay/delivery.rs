@@ -22,11 +22,11 @@ use super::{Revocation, suffices};
 use crate::config::Mode;
 use crate::decide::{Policy, Proposal, propose};
 use crate::detect::file::{Detector, Scope, Strength};
-use crate::detect::{Finding, Inspection, Learned, OF_EVERYBODY, catalog, depends_on};
+use crate::detect::{Inspection, Learned, OfEverybody, Purpose, catalog, depends_on};
 use crate::engine::{Engine, Sql, collect, fetch, replace, select, sql};
 use crate::history::Standing;
 use crate::pass::Warden;
-use crate::pass::revoke::{Case, cases};
+use crate::pass::revoke::{Case, cases_of};
 use crate::pass::summary::Lag;
 use crate::progress::Stage;
 use crate::rows;
@@ -98,7 +98,7 @@ pub async fn follow(
 ) -> anyhow::Result<Delivery> {
     let schedule = &warden.config.schedule;
     let session = warden.engine.session_over(store, now).await?;
-    candidates(&session, revocations.iter().map(|revocation| revocation.session_id.as_str()))?;
+    candidates(&session, revocations.iter().map(|revocation| revocation.session_id.as_str()).collect())?;
     #[derive(Deserialize)]
     struct Shared {
         session_id: String,
@@ -141,14 +141,14 @@ pub async fn follow(
         .map(|detector| Detector {
             scores_only: true,
             others_are_learned: catalog::is_built_in(&detector.name)
-                && OF_EVERYBODY.iter().any(|(name, _)| depends_on(detector, name)),
+                && OfEverybody::ALL.iter().any(|table| depends_on(detector, *table)),
             ..detector.clone()
         })
         .collect();
     let lag = TimeDelta::milliseconds((delivery.lag_seconds.median.unwrap_or(0.0) * 1_000.0) as i64);
     let decided =
         revocations.iter().map(|revocation| (revocation.session_id.as_str(), revocation.decided_at + lag)).collect();
-    let inspection = Inspection::new(&warden.engine, &session, &detectors, &warden.config, false).await?;
+    let inspection = Inspection::new(&warden.engine, &session, &detectors, &warden.config, Purpose::Record).await?;
     // A step is about these sessions, and what the others did does not change: the detection has learned it, with all that these
     // sessions did, which is little among everybody.
     let needs_others = |detector: &Detector| detector.scope == Scope::All && !detector.others_are_learned;
@@ -339,26 +339,20 @@ impl Passes<'_> {
         let engine = &self.warden.engine;
         let then = AsOf { engine, store: self.store, cutoffs: cutoffs(at) };
         let session = engine.session_over(&then, DateTime::UNIX_EPOCH).await?;
-        candidates(&session, at.keys().copied())?;
         let looked_at: BTreeSet<&str> = at.keys().copied().collect();
-        let (found, failures) = self.inspection.look_at(&session, &looked_at, self.now).await?;
+        candidates(&session, looked_at.clone())?;
+        let (mut found, failures) = self.inspection.look_at(&session, &looked_at, self.now).await?;
         for failure in failures {
             tracing::warn!("time to block: {}", crate::text::printable(&failure.text));
         }
-        let mut findings: HashMap<String, Vec<Finding>> = HashMap::new();
-        for finding in found {
-            findings.entry(finding.session_id.clone()).or_default().push(finding);
-        }
+        found.sort_by_key(|finding| finding.window_end);
         let mut outcomes = HashMap::new();
-        for case in cases(&session, &[]).await? {
-            let id = case.session_id;
-            let mut findings = findings.remove(&id).unwrap_or_default();
-            findings.sort_by_key(|finding| finding.window_end);
+        for Case { session_id: id, findings, facts, .. } in cases_of(&session, found, &[]).await? {
             let Some((pass, _)) = at.get(id.as_str()) else { continue };
-            if suffices(&id, &findings, &case.facts, self.policy).is_none() {
+            if suffices(&id, &findings, &facts, self.policy).is_none() {
                 continue;
             }
-            let outcome = match propose(&id, &findings, &Standing::default(), &case.facts, self.policy, *pass) {
+            let outcome = match propose(&id, &findings, &Standing::default(), &facts, self.policy, *pass) {
                 Some(Proposal::Observe(draft)) => Outcome::Not(draft.reason),
                 Some(_) => Outcome::Block,
                 None => continue,
@@ -370,7 +364,7 @@ impl Passes<'_> {
 }
 
 /// Makes the table `candidates`.
-pub fn candidates<'a>(session: &SessionContext, ids: impl Iterator<Item = &'a str>) -> Result<(), DataFusionError> {
+pub fn candidates(session: &SessionContext, ids: BTreeSet<&str>) -> Result<(), DataFusionError> {
     let ids = rows::texts_batch("session_id", ids);
     replace(session, "candidates", ids.schema(), vec![ids])
 }

@@ -18,13 +18,13 @@ use crate::alarm::Alarm;
 use crate::config::{Guard, Mode};
 use crate::decide::{Facts, Policy, Proposal, guard_trips, propose};
 use crate::detect::file::{Detector, Strength};
-use crate::detect::{Detection, Finding, detect};
-use crate::engine::{Sql, fetch, register, sql};
+use crate::detect::{Detection, Finding, Purpose, detect};
+use crate::engine::{Sql, fetch, sql};
 use crate::history::Standing;
 use crate::ingest::{Ingested, Ingestion};
 use crate::logs::LogForm;
 use crate::pass::Warden;
-use crate::pass::revoke::{Case, cases};
+use crate::pass::revoke::{Case, cases_of};
 use crate::progress::Stage;
 use crate::requests::Place;
 use crate::source;
@@ -34,8 +34,6 @@ use delivery::Delivery;
 use labels::{Evaluation, Labels};
 use sweep::{Combination, Grid, Sweep, Swept, is_of_trial};
 
-const ALL_FINDINGS: Sql = sql!("replay/all_findings.sql");
-const ALL_FOUND: Sql = sql!("replay/all_found.sql");
 const COUNT_SESSIONS: Sql = sql!("replay/count_sessions.sql");
 
 /// What a replay found: the object of `replay --output json`.
@@ -140,7 +138,7 @@ pub async fn replay(warden: &Warden, request: &Request<'_>, now: DateTime<Utc>) 
     }
     let stage = if request.progress { Stage::steps("detect") } else { Stage::hidden() };
     let run_id = uuid::Uuid::new_v4().to_string();
-    let mut detection = detect(&warden.engine, &store, &detectors, config, now, &run_id, &stage, true).await?;
+    let mut detection = detect(&warden.engine, &store, &detectors, config, now, &run_id, &stage, Purpose::Replay).await?;
     drop(stage);
 
     tracing::debug!("detected after {:.2?}", started.elapsed());
@@ -151,11 +149,12 @@ pub async fn replay(warden: &Warden, request: &Request<'_>, now: DateTime<Utc>) 
     }
     let counts: Vec<Count> = fetch(&session, COUNT_SESSIONS, vec![]).await?;
     let sessions = counts.first().map_or(0, |count| count.sessions);
-    register(&session, "candidates", ALL_FOUND, vec![]).await?;
-    let mut cases = cases(&session, &[]).await?;
-    let findings: Vec<Finding> = fetch(&session, ALL_FINDINGS, vec![]).await?;
-    let (tried, findings): (Vec<Finding>, Vec<Finding>) =
-        findings.into_iter().partition(|finding| is_of_trial(&finding.detector));
+    let found = std::mem::take(&mut detection.found);
+    delivery::candidates(&session, found.iter().map(|finding| finding.session_id.as_str()).collect())?;
+    let of_trial = |finding: &&Finding| is_of_trial(&finding.detector);
+    let tried: Vec<Finding> = found.iter().filter(of_trial).cloned().collect();
+    let findings = highest(found.iter().filter(|finding| !of_trial(finding)))?;
+    let mut cases = cases_of(&session, found, &[]).await?;
     let tried_cases = take_trials(&mut cases);
     let guard = Guard { mode: Mode::Enforce, ..config.guard.clone() };
     let policy = Policy::new(&guard, &warden.detectors, &config.allow);
@@ -168,7 +167,6 @@ pub async fn replay(warden: &Warden, request: &Request<'_>, now: DateTime<Utc>) 
     let delivery = delivery::follow(warden, &store, &policy, &cases, &mut revocations, learned, now, &stage).await?;
     drop(stage);
 
-    let findings = highest(findings)?;
     let evaluation = request.labels.map(|labels| labels.evaluate(&revocations, &findings, &warden.detectors));
     let logs = (ingested.facts.counts.rows, sessions);
     let changes = request.baseline.map(|baseline| baseline.changes(&revocations, logs, request.labels));
@@ -344,10 +342,10 @@ fn would_be_held(revocations: &[Revocation], detection: &Detection, guard: &Guar
 }
 
 /// Of each session and detector the finding with the highest score, the earliest of equals.
-fn highest(findings: Vec<Finding>) -> anyhow::Result<Vec<Found>> {
-    let mut best: HashMap<(String, String), Finding> = HashMap::new();
+fn highest<'a>(findings: impl Iterator<Item = &'a Finding>) -> anyhow::Result<Vec<Found>> {
+    let mut best: HashMap<(&str, &str), &Finding> = HashMap::new();
     for finding in findings {
-        let key = (finding.session_id.clone(), finding.detector.clone());
+        let key = (finding.session_id.as_str(), finding.detector.as_str());
         match best.get(&key) {
             Some(known) if known.score >= finding.score => {}
             _ => {
@@ -355,7 +353,7 @@ fn highest(findings: Vec<Finding>) -> anyhow::Result<Vec<Found>> {
             }
         }
     }
-    let mut findings: Vec<Finding> = best.into_values().collect();
+    let mut findings: Vec<&Finding> = best.into_values().collect();
     findings.sort_by(|a, b| {
         b.score.total_cmp(&a.score).then_with(|| (&a.session_id, &a.detector).cmp(&(&b.session_id, &b.detector)))
     });
@@ -364,8 +362,8 @@ fn highest(findings: Vec<Finding>) -> anyhow::Result<Vec<Found>> {
         .map(|finding| {
             Ok(Found {
                 evidence: serde_json::from_str(&finding.evidence)?,
-                session_id: finding.session_id,
-                detector: finding.detector,
+                session_id: finding.session_id.clone(),
+                detector: finding.detector.clone(),
                 score: finding.score,
                 strength: finding.strength,
                 window_start: finding.window_start,

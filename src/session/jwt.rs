@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::component::{Component, Credential};
 use super::request::Request;
-use super::{Found, Grammar, Session, token};
+use super::{Grammar, Session, token};
 use crate::logs::decode;
 use crate::logs::fields::Field;
 
@@ -49,36 +49,45 @@ impl Jwt {
 
     /// Of a whole token.
     pub fn credential(&self, jwt: &str) -> Option<Credential> {
-        let component = match &self.place {
-            Place::Query(name) => Component::Query(name.clone()),
-            Place::Cookie(name) => Component::Cookie(name.clone()),
-            Place::Header(name) => Component::Header(name.to_ascii_lowercase()),
-            Place::PathSegment(number) => Component::Segment(*number),
-        };
         let mut parts = jwt.split('.');
         let (Some(_), Some(_), Some(signature), None) = (parts.next(), parts.next(), parts.next(), parts.next()) else {
             return None;
         };
-        token::beginning(signature).map(|text| Credential { component: Component::Token(Box::new(component)), text })
+        token::beginning(signature)
+            .map(|text| Credential { component: Component::Token(Box::new(self.component())), text })
     }
 
-    pub fn identify<'a>(&self, request: &Request<'a>) -> Option<Found<'a>> {
-        let mut path = Cow::Borrowed(request.path);
-        let (sent, component) = match &self.place {
-            Place::Query(name) => (Cow::Borrowed(request.query_value(name)?), Component::Query(name.clone())),
+    fn component(&self) -> Component {
+        match &self.place {
+            Place::Query(name) => Component::Query(name.clone()),
+            Place::Cookie(name) => Component::Cookie(name.clone()),
+            Place::Header(name) => Component::Header(name.to_ascii_lowercase()),
+            Place::PathSegment(number) => Component::Segment(*number),
+        }
+    }
+
+    /// What stands where a token should, as it was sent, and the path without it.
+    pub fn sent<'r, 'a>(&self, request: &'r Request<'a>) -> Option<(Cow<'r, str>, Cow<'a, str>)> {
+        let sent = match &self.place {
+            Place::Query(name) => Cow::Borrowed(request.query_value(name)?),
             // Behind the cut there may be another one, and that the one at which the edge looked.
             Place::Cookie(_) if request.cookie_cut => return None,
             Place::Header(_) if request.headers_cut => return None,
-            Place::Cookie(name) => (Cow::Borrowed(request.cookie_value(name)?), Component::Cookie(name.clone())),
-            Place::Header(name) => (request.header_value(name)?, Component::Header(name.to_ascii_lowercase())),
+            Place::Cookie(name) => Cow::Borrowed(request.cookie_value(name)?),
+            Place::Header(name) => request.header_value(name)?,
             Place::PathSegment(number) => {
                 let segment = request.path.split('/').nth(*number)?;
                 let start = segment.as_ptr() as usize - request.path.as_ptr() as usize;
-                path = Cow::Owned(request.path[..start - 1].to_owned() + &request.path[start + segment.len()..]);
-                (Cow::Borrowed(segment), Component::Segment(*number))
+                let path = request.path[..start - 1].to_owned() + &request.path[start + segment.len()..];
+                return Some((Cow::Borrowed(segment), Cow::Owned(path)));
             }
         };
-        let jwt = decode(&sent);
+        Some((sent, Cow::Borrowed(request.path)))
+    }
+
+    /// The session of what was sent.
+    pub fn read(&self, sent: &str) -> Option<Session> {
+        let jwt = decode(sent);
         // As RFC 6750 has it in the header Authorization.
         let jwt = match jwt.split_once(' ') {
             Some((kind, jwt)) if kind.eq_ignore_ascii_case("bearer") => jwt.trim(),
@@ -101,9 +110,8 @@ impl Jwt {
         // As it was sent, but for dots, which may be escaped: with another escape in it there is nothing to match.
         let credential = token::beginning(signature)
             .filter(|text| sent.contains(text.as_str()))
-            .map(|text| Credential { component: Component::Token(Box::new(component)), text });
-        let session = Session { id, bound: true, derived: false, credential, token_expires: token::expires(&claims) };
-        Some(Found { session, path })
+            .map(|text| Credential { component: Component::Token(Box::new(self.component())), text });
+        Some(Session { id, bound: true, derived: false, credential, token_expires: token::expires(&claims) })
     }
 }
 
@@ -119,6 +127,12 @@ mod tests {
 
     fn scheme(place: Place) -> Jwt {
         Jwt::new(Grammar::new(6, 200, "A-Za-z0-9_-").unwrap(), "sid".into(), place)
+    }
+
+    fn identify<'a>(place: Place, request: &Request<'a>) -> Option<(Session, Cow<'a, str>)> {
+        let scheme = scheme(place);
+        let (sent, path) = scheme.sent(request)?;
+        Some((scheme.read(&sent)?, path))
     }
 
     fn token(payload: &str) -> String {
@@ -145,15 +159,15 @@ mod tests {
             (Place::Header("Authorization".into()), "token in header:authorization", path.as_str()),
             (Place::PathSegment(2), "token in segment:2", "/play/live/a.m3u8"),
         ] {
-            let found = scheme(place).identify(&request).unwrap();
-            assert_eq!((found.session.id.as_str(), found.session.bound), ("Ab3dEf6hIj9k", true));
-            assert_eq!(found.session.token_expires, chrono::DateTime::from_timestamp(1_795_200_000, 0));
-            let credential = found.session.credential.unwrap();
+            let (session, without) = identify(place, &request).unwrap();
+            assert_eq!((session.id.as_str(), session.bound), ("Ab3dEf6hIj9k", true));
+            assert_eq!(session.token_expires, chrono::DateTime::from_timestamp(1_795_200_000, 0));
+            let credential = session.credential.unwrap();
             assert_eq!(
                 (credential.component.to_string().as_str(), credential.text.as_str()),
                 (component, &SIGNATURE[..16])
             );
-            assert_eq!(found.path, rest);
+            assert_eq!(without, rest);
         }
     }
 
@@ -161,8 +175,8 @@ mod tests {
     fn escapes_of_the_client_do_not_get_into_the_credential() {
         let token = token(r#"{"sid":"Ab3dEf6hIj9k"}"#).replace('.', "%2E");
         let request = Request { query: Some(format!("token={token}").into()), ..Request::default() };
-        let found = scheme(Place::Query("token".into())).identify(&request).unwrap();
-        assert_eq!(found.session.credential.unwrap().text, SIGNATURE[..16]);
+        let (session, _) = identify(Place::Query("token".into()), &request).unwrap();
+        assert_eq!(session.credential.unwrap().text, SIGNATURE[..16]);
     }
 
     #[test]
@@ -170,10 +184,10 @@ mod tests {
         let token = token(r#"{"sid":"Ab3dEf6hIj9k"}"#);
         let cookie =
             Request { cookie: Some(format!("playback={token}").into()), cookie_cut: true, ..Request::default() };
-        assert_eq!(scheme(Place::Cookie("playback".into())).identify(&cookie), None);
+        assert_eq!(identify(Place::Cookie("playback".into()), &cookie), None);
         let header = format!("authorization:{token}%0A");
         let header = Request { headers: Some(&header), headers_cut: true, ..Request::default() };
-        assert_eq!(scheme(Place::Header("authorization".into())).identify(&header), None);
+        assert_eq!(identify(Place::Header("authorization".into()), &header), None);
     }
 
     #[test]
@@ -188,9 +202,9 @@ mod tests {
             "..".to_owned(),
         ] {
             let request = Request { query: Some(format!("token={token}").into()), ..Request::default() };
-            assert_eq!(scheme(Place::Query("token".into())).identify(&request), None, "{token}");
+            assert_eq!(identify(Place::Query("token".into()), &request), None, "{token}");
         }
-        assert_eq!(scheme(Place::PathSegment(9)).identify(&Request { path: "/a", ..Request::default() }), None);
+        assert_eq!(identify(Place::PathSegment(9), &Request { path: "/a", ..Request::default() }), None);
     }
 
     proptest! {
@@ -204,7 +218,7 @@ mod tests {
                 ..Request::default()
             };
             for place in [Place::Query("a".into()), Place::Cookie("a".into()), Place::Header("a".into()), Place::PathSegment(number)] {
-                prop_assert_eq!(scheme(place).identify(&request), None);
+                prop_assert_eq!(identify(place, &request), None);
             }
         }
     }

@@ -15,7 +15,10 @@ mod stream_key;
 pub mod token;
 
 use std::borrow::Cow;
+use std::collections::HashMap;
+use std::sync::Arc;
 
+use ahash::RandomState;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
@@ -29,6 +32,10 @@ use request::Request;
 use secure_media_delivery::SecureMediaDelivery;
 use signed::Signed;
 use stream_key::StreamKey;
+
+/// Tokens that are remembered by each scheme, of so many bytes at most.
+const REMEMBERED_TOKENS: usize = 8_192;
+const REMEMBERED_BYTES: usize = 1_024;
 
 /// An entry `[[session]]` as it is written.
 #[derive(Debug, Deserialize, Serialize)]
@@ -242,17 +249,25 @@ impl Scheme {
         }
     }
 
-    fn identify<'a>(&self, request: &Request<'a>) -> Option<Found<'a>> {
-        let found = match &self.kind {
-            Kind::SecureMediaDelivery(scheme) => scheme.identify(request),
-            Kind::Jwt(scheme) => scheme.identify(request),
-            Kind::Signed(scheme) => scheme.identify(request),
-            Kind::StreamKey(scheme) => scheme.identify(request),
-            Kind::Cmcd(scheme) => scheme.identify(request),
-            Kind::Custom(scheme) => scheme.identify(request),
-        }?;
-        let is_checked = self.paths.is_empty() || self.paths.iter().any(|path| found.path.starts_with(path.as_str()));
-        is_checked.then_some(found)
+    /// The session of a request, and the path without its token. `known` is what this scheme has read so far.
+    fn identify<'a>(&self, request: &Request<'a>, known: &mut Known) -> Option<(Arc<Session>, Cow<'a, str>)> {
+        let of = |found: Found<'a>| (Arc::new(found.session), found.path);
+        let (session, path) = match &self.kind {
+            Kind::SecureMediaDelivery(scheme) => {
+                let (token, path) = scheme.token(request.path)?;
+                (known.read(token, |token| scheme.read(token))?, Cow::Borrowed(path))
+            }
+            Kind::Jwt(scheme) => {
+                let (sent, path) = scheme.sent(request)?;
+                (known.read(&sent, |sent| scheme.read(sent))?, path)
+            }
+            Kind::Signed(scheme) => of(scheme.identify(request)?),
+            Kind::StreamKey(scheme) => of(scheme.identify(request)?),
+            Kind::Cmcd(scheme) => of(scheme.identify(request)?),
+            Kind::Custom(scheme) => of(scheme.identify(request)?),
+        };
+        let is_checked = self.paths.is_empty() || self.paths.iter().any(|beginning| path.starts_with(beginning));
+        is_checked.then_some((session, path))
     }
 
     /// What WAF matches for a session that nobody has seen; none where its id is not enough to tell.
@@ -309,18 +324,53 @@ pub struct Found<'a> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Playback<'a> {
     pub scheme: &'static str,
-    pub session: Session,
+    /// The same one for requests with the same token, as a rule.
+    pub session: Arc<Session>,
     pub path: Cow<'a, str>,
     /// A status with which the edge refuses such tokens, beside `refused_status`.
     pub refused_status: Option<u16>,
 }
 
-/// Finds the session of a request: by the first scheme that fits.
-pub fn identify<'a>(schemes: &[Scheme], request: &Request<'a>) -> Option<Playback<'a>> {
-    schemes.iter().find_map(|scheme| {
-        let Found { session, path } = scheme.identify(request)?;
-        Some(Playback { scheme: scheme.name(), session, path, refused_status: scheme.refused_status() })
-    })
+/// What a scheme has read from tokens: a player sends the same one with thousands of requests.
+#[derive(Default)]
+struct Known(HashMap<Box<str>, Option<Arc<Session>>, RandomState>);
+
+impl Known {
+    /// The session of a token, read if it is a new one.
+    fn read(&mut self, token: &str, read: impl FnOnce(&str) -> Option<Session>) -> Option<Arc<Session>> {
+        if let Some(session) = self.0.get(token) {
+            return session.clone();
+        }
+        let session = read(token).map(Arc::new);
+        if token.len() <= REMEMBERED_BYTES {
+            if self.0.len() >= REMEMBERED_TOKENS {
+                self.0.clear();
+            }
+            self.0.insert(token.into(), session.clone());
+        }
+        session
+    }
+}
+
+/// Finds the sessions of requests.
+pub struct Identifier {
+    schemes: Arc<[Scheme]>,
+    /// Of each scheme.
+    known: Vec<Known>,
+}
+
+impl Identifier {
+    pub fn new(schemes: Arc<[Scheme]>) -> Self {
+        Identifier { known: schemes.iter().map(|_| Known::default()).collect(), schemes }
+    }
+
+    /// The session of a request: by the first scheme that fits.
+    pub fn identify<'a>(&mut self, request: &Request<'a>) -> Option<Playback<'a>> {
+        self.schemes.iter().zip(&mut self.known).find_map(|(scheme, known)| {
+            let (session, path) = scheme.identify(request, known)?;
+            Some(Playback { scheme: scheme.name(), session, path, refused_status: scheme.refused_status() })
+        })
+    }
 }
 
 #[cfg(test)]
@@ -371,15 +421,16 @@ mod tests {
 
     #[test]
     fn the_first_scheme_that_fits_wins() {
-        let schemes = [
+        let schemes: Arc<[Scheme]> = Arc::new([
             scheme("scheme = 'jwt'\nquery = 'token'\nclaim = 'sid'").unwrap(),
             scheme("scheme = 'custom'\nfield = 'cs-uri-query'\npattern = 'u=(?<session>[^&]+)'").unwrap(),
-        ];
+        ]);
         // {"sid":"from-the-jwt"}
         let both = "u=from-the-query&token=e30.eyJzaWQiOiJmcm9tLXRoZS1qd3QifQ.c2lnbmF0dXJl";
         let of = |query: &str| {
             let request = Request { query: Some(query.to_owned().into()), ..Request::default() };
-            identify(&schemes, &request).map(|playback| (playback.scheme, playback.session.id))
+            let playback = Identifier::new(schemes.clone()).identify(&request);
+            playback.map(|playback| (playback.scheme, playback.session.id.clone()))
         };
         assert_eq!(of(both), Some(("jwt", "from-the-jwt".to_owned())));
         assert_eq!(of("u=from-the-query"), Some(("custom", "from-the-query".to_owned())));
@@ -388,10 +439,11 @@ mod tests {
 
     #[test]
     fn a_scheme_can_be_kept_to_the_paths_where_the_edge_checks_tokens() {
-        let schemes = [scheme("scheme = 'jwt'\npath_segment = 1\nclaim = 'sid'\npaths = ['/live/', '/vod/']").unwrap()];
+        let schemes: Arc<[Scheme]> =
+            Arc::new([scheme("scheme = 'jwt'\npath_segment = 1\nclaim = 'sid'\npaths = ['/live/', '/vod/']").unwrap()]);
         let of = |path: &str| {
             let path = format!("/e30.eyJzaWQiOiJmcm9tLXRoZS1qd3QifQ.c2lnbmF0dXJl{path}");
-            identify(&schemes, &Request { path: &path, ..Request::default() }).is_some()
+            Identifier::new(schemes.clone()).identify(&Request { path: &path, ..Request::default() }).is_some()
         };
         assert!(of("/live/a.ts") && of("/vod/a.ts"));
         assert!(!of("/trailers/a.ts") && !of("/liveness/a.ts"));

@@ -4,13 +4,10 @@
 //! Source: the solution's v1.2.6. Without an id the segment has three parts and there is no session. The
 //! signature covers the id only where the payload says `"ssn": true`.
 
-use std::borrow::Cow;
-
 use serde_json::Value;
 
 use super::component::{Component, Credential};
-use super::request::Request;
-use super::{Found, Grammar, Session, token};
+use super::{Grammar, Session, token};
 
 pub const NAME: &str = "secure-media-delivery";
 
@@ -28,28 +25,28 @@ impl SecureMediaDelivery {
         self.grammar.accepts(id).then(|| Credential { component: Component::PathStart, text: id.to_owned() })
     }
 
-    /// The session, and the path without the token. The id is the credential: WAF matches `/ID.` at the
-    /// path's beginning.
-    pub fn identify<'a>(&self, request: &Request<'a>) -> Option<Found<'a>> {
-        let path = request.path;
+    /// The token of a path that begins with one, and the path without it.
+    pub fn token<'a>(&self, path: &'a str) -> Option<(&'a str, &'a str)> {
         let segment = path.strip_prefix('/')?;
-        let segment = &segment[..memchr::memchr(b'/', segment.as_bytes())?];
-        let rest = &path[1 + segment.len()..];
-        let mut parts = segment.split('.');
+        Some(segment.split_at(memchr::memchr(b'/', segment.as_bytes())?))
+    }
+
+    /// The session of a token. The id is the credential: WAF matches `/ID.` at the path's beginning.
+    pub fn read(&self, token: &str) -> Option<Session> {
+        let mut parts = token.split('.');
         let (id, header, payload, signature) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
         let complete = parts.next().is_none() && !header.is_empty() && !signature.is_empty();
         if !complete || !self.grammar.accepts(id) {
             return None;
         }
         let claims = token::claims(payload)?;
-        let session = Session {
+        Some(Session {
             id: id.to_owned(),
             bound: claims.get("ssn").and_then(Value::as_bool) == Some(true),
             derived: false,
             credential: self.credential(id),
             token_expires: token::expires(&claims),
-        };
-        Some(Found { session, path: Cow::Borrowed(rest) })
+        })
     }
 }
 
@@ -65,8 +62,10 @@ mod tests {
         SecureMediaDelivery::new(Grammar::new(6, 200, "A-Za-z0-9_-").unwrap())
     }
 
-    fn identify(path: &str) -> Option<Found<'_>> {
-        scheme().identify(&Request { path, ..Request::default() })
+    fn identify(path: &str) -> Option<(Session, &str)> {
+        let scheme = scheme();
+        let (token, rest) = scheme.token(path)?;
+        Some((scheme.read(token)?, rest))
     }
 
     fn token(payload: &str) -> String {
@@ -76,7 +75,7 @@ mod tests {
     #[test]
     fn a_bound_session() {
         let path = format!("/Ab3dEf6hIj9k.{}/live/a.m3u8", token(r#"{"ssn":true,"exp":1795200000}"#));
-        let Found { session, path: rest } = identify(&path).unwrap();
+        let (session, rest) = identify(&path).unwrap();
         assert_eq!((session.id.as_str(), session.bound, session.derived), ("Ab3dEf6hIj9k", true, false));
         assert_eq!(session.credential.unwrap().text, "Ab3dEf6hIj9k");
         assert_eq!(session.token_expires, chrono::DateTime::from_timestamp(1_795_200_000, 0));
@@ -87,7 +86,7 @@ mod tests {
     fn without_ssn_the_id_is_anybodys_choice() {
         for payload in ["{}", r#"{"ssn":false}"#, r#"{"ssn":"true"}"#, r#"{"ssn":1}"#] {
             let path = format!("/Ab3dEf6hIj9k.{}/live/a.m3u8", token(payload));
-            assert!(!identify(&path).unwrap().session.bound, "{payload}");
+            assert!(!identify(&path).unwrap().0.bound, "{payload}");
         }
     }
 
@@ -113,7 +112,7 @@ mod tests {
     proptest! {
         #[test]
         fn takes_any_path_and_gives_only_ids_of_the_grammar(path in "/?[\\PC]{0,12}(\\.[A-Za-z0-9_-]{0,20}){0,4}(/\\PC{0,10})?") {
-            if let Some(Found { session, .. }) = identify(&path) {
+            if let Some((session, _)) = identify(&path) {
                 prop_assert!(scheme().grammar.accepts(&session.id));
             }
         }

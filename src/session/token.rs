@@ -1,11 +1,6 @@
 //! What is read from tokens: claims and policies (without verifying: the edge did that), the fragment of a signature that
 //! WAF matches, and the id that stands in for one.
 
-use std::cell::RefCell;
-use std::collections::HashMap;
-use std::rc::Rc;
-
-use ahash::RandomState;
 use base64::Engine;
 use base64::alphabet::STANDARD;
 use base64::engine::DecodePaddingMode;
@@ -17,34 +12,8 @@ use sha2::{Digest, Sha256};
 /// The longest payload that is looked into; CloudFront takes no URL over 8,192 bytes.
 const MAX_PAYLOAD_BYTES: usize = 8_192;
 
-/// Payloads that are remembered, of so many bytes at most: a player sends the same token with thousands of requests.
-const REMEMBERED_PAYLOADS: usize = 4_096;
-const REMEMBERED_BYTES: usize = 1_024;
-
-thread_local!(static PAYLOADS: RefCell<HashMap<String, Option<Claims>, RandomState>> = RefCell::default());
-
-/// The claims of a token.
-pub type Claims = Rc<Map<String, Value>>;
-
-/// The claims in the payload part; none if it is no base64url of a JSON object.
-pub fn claims(payload: &str) -> Option<Claims> {
-    if payload.len() > REMEMBERED_BYTES {
-        return read_claims(payload).map(Rc::new);
-    }
-    PAYLOADS.with_borrow_mut(|payloads| {
-        if let Some(known) = payloads.get(payload) {
-            return known.clone();
-        }
-        if payloads.len() >= REMEMBERED_PAYLOADS {
-            payloads.clear();
-        }
-        let claims = read_claims(payload).map(Rc::new);
-        payloads.insert(payload.to_owned(), claims.clone());
-        claims
-    })
-}
-
-fn read_claims(payload: &str) -> Option<Map<String, Value>> {
+/// The claims in the payload part of a token; none if it is no base64url of a JSON object.
+pub fn claims(payload: &str) -> Option<Map<String, Value>> {
     if payload.len() > MAX_PAYLOAD_BYTES {
         return None;
     }

@@ -156,7 +156,7 @@ async fn timelines(
         #[serde(flatten)]
         of_network: TimelineRow,
     }
-    candidates(session, interesting.iter().map(|(session, _)| *session))?;
+    candidates(session, interesting.iter().map(|(session, _)| *session).collect())?;
     let mut rows: HashMap<String, Vec<TimelineRow>> = HashMap::new();
     for row in fetch::<Row>(session, TIMELINE, vec![]).await? {
         rows.entry(row.session_id).or_default().push(row.of_network);

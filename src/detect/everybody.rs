@@ -1,0 +1,316 @@
+//! What detectors ask of everybody in a window: the tables `content_pace`, `referer_hosts` and, made of the first, `pace`.
+//!
+//! What they hold is defined by the SQL of the same names in `queries/engine/`; a test holds this to it. It is here because every
+//! window looks at every row for them, and on numbers in place of texts that takes a tenth of the time.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, LazyLock};
+
+use ahash::RandomState;
+use arrow::array::{ArrayRef, AsArray, Float64Array, Int64Array, StringArray};
+use arrow::datatypes::{DataType, Field, Float64Type, Schema, SchemaRef};
+use arrow::record_batch::RecordBatch;
+
+use super::blocks::{Cut, NONE, Numbers};
+use super::file::Variety;
+
+const MINUTE_MICROS: i64 = 60_000_000;
+
+/// Minutes alone from which on a session tells the pace of a content, and sessions from which on a content has a pace of its own.
+const ENOUGH: usize = 5;
+
+/// Of all that sessions tell, the part that is slower than what is not known enough may be.
+const SLOWER: f64 = 0.9;
+
+static CONTENT_PACE: LazyLock<SchemaRef> =
+    LazyLock::new(|| schema([("content", DataType::Utf8), ("segments_per_minute", DataType::Float64)]));
+
+static REFERER_HOSTS: LazyLock<SchemaRef> = LazyLock::new(|| {
+    schema([("referer_host", DataType::Utf8), ("sessions", DataType::Int64), ("all_sessions", DataType::Int64)])
+});
+
+/// What one viewer of a session's contents fetches in a minute: made of its activity and of [`OfEverybody::ContentPace`].
+pub const PACE: &str = "pace";
+
+static PACE_COLUMNS: LazyLock<SchemaRef> =
+    LazyLock::new(|| schema([("session_id", DataType::Utf8), ("segments_per_minute", DataType::Float64)]));
+
+fn schema<const N: usize>(columns: [(&str, DataType); N]) -> SchemaRef {
+    let fields = columns.into_iter().map(|(name, kind)| Field::new(name, kind, true));
+    Arc::new(Schema::new(fields.collect::<Vec<Field>>()))
+}
+
+fn batch(schema: &LazyLock<SchemaRef>, columns: Vec<ArrayRef>) -> RecordBatch {
+    RecordBatch::try_new(SchemaRef::clone(schema), columns).expect("the columns are those of the schema")
+}
+
+/// A table that is made of what everybody does in the window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum OfEverybody {
+    /// How many segments one viewer of a content fetches in a minute.
+    ContentPace,
+    /// With how many sessions each referring host came.
+    RefererHosts,
+}
+
+impl OfEverybody {
+    pub const ALL: [OfEverybody; 2] = [OfEverybody::ContentPace, OfEverybody::RefererHosts];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            OfEverybody::ContentPace => "content_pace",
+            OfEverybody::RefererHosts => "referer_hosts",
+        }
+    }
+
+    pub fn schema(self) -> SchemaRef {
+        match self {
+            OfEverybody::ContentPace => CONTENT_PACE.clone(),
+            OfEverybody::RefererHosts => REFERER_HOSTS.clone(),
+        }
+    }
+
+    /// The columns of which it needs the numbers.
+    pub fn numbered(self) -> &'static [Variety] {
+        match self {
+            OfEverybody::ContentPace => &[Variety::Contents, Variety::Networks],
+            OfEverybody::RefererHosts => &[Variety::Referers, Variety::Networks],
+        }
+    }
+
+    /// Makes it of the window's rows of `activity`, but for those that count for nobody.
+    pub fn of(self, cuts: &[Cut<'_>], numbers: &Numbers, is_left_out: impl Fn(&Cut<'_>, usize) -> bool) -> RecordBatch {
+        match self {
+            OfEverybody::ContentPace => content_pace(cuts, numbers, is_left_out),
+            OfEverybody::RefererHosts => referer_hosts(cuts, numbers, is_left_out),
+        }
+    }
+}
+
+fn content_pace(cuts: &[Cut<'_>], numbers: &Numbers, is_left_out: impl Fn(&Cut<'_>, usize) -> bool) -> RecordBatch {
+    /// Which network of a session fetched how much of a content in a minute.
+    #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+    struct Fetched {
+        session: u32,
+        content: u32,
+        /// In minutes since the epoch.
+        minute: i32,
+        network: u32,
+        segments: i64,
+    }
+    let mut fetched = Vec::new();
+    for cut in cuts {
+        let (sessions, contents, networks) = (cut.numbers(), cut.values(Variety::Contents), cut.values(Variety::Networks));
+        let (minutes, segments) = (cut.minutes(), cut.segments());
+        for row in 0..sessions.len() {
+            let (session, content, segments) = (sessions[row], contents[row], segments[row]);
+            if session != NONE && content != NONE && segments > 0 && !is_left_out(cut, row) {
+                let minute = minutes[row].div_euclid(MINUTE_MICROS) as i32;
+                fetched.push(Fetched { session, content, minute, network: networks[row], segments });
+            }
+        }
+    }
+    fetched.sort_unstable();
+    let mut all_voices = Vec::new();
+    let mut of_content: HashMap<u32, Vec<f64>, RandomState> = HashMap::default();
+    for watched in fetched.chunk_by(|a, b| (a.session, a.content) == (b.session, b.content)) {
+        let of_minutes = watched.chunk_by(|a, b| a.minute == b.minute);
+        // Minutes in which one network alone fetched the content: there was one viewer.
+        let alone = of_minutes.filter(|rows| rows[0].network == rows[rows.len() - 1].network);
+        let mut alone: Vec<f64> =
+            alone.map(|rows| rows.iter().map(|row| row.segments).sum::<i64>() as f64).collect();
+        if alone.len() >= ENOUGH {
+            // One voice a session, however long it watches: nobody can outvote the others.
+            let voice = median(&mut alone);
+            all_voices.push(voice);
+            of_content.entry(watched[0].content).or_default().push(voice);
+        }
+    }
+    all_voices.sort_unstable_by(f64::total_cmp);
+    let slower = (SLOWER * all_voices.len() as f64).ceil() as usize;
+    // Of what is not known enough nobody is held to the pace of the rest, but to that of its quickest tenth.
+    let Some(overall) = all_voices.get(slower.max(1) - 1).copied() else {
+        return RecordBatch::new_empty(CONTENT_PACE.clone());
+    };
+    let paces = of_content.into_iter().map(|(content, mut voices)| {
+        let is_known = voices.len() >= ENOUGH;
+        let pace = median(&mut voices);
+        (Some(numbers.value(Variety::Contents, content)), if is_known { pace } else { pace.max(overall) })
+    });
+    let (contents, paces): (Vec<Option<&str>>, Vec<f64>) = paces.chain([(None, overall)]).unzip();
+    batch(&CONTENT_PACE, vec![Arc::new(StringArray::from(contents)), Arc::new(Float64Array::from(paces))])
+}
+
+/// The median of some values; of an even number the mean of the two in the middle.
+fn median(values: &mut [f64]) -> f64 {
+    values.sort_unstable_by(f64::total_cmp);
+    let half = values.len() / 2;
+    if values.len() % 2 == 1 { values[half] } else { (values[half - 1] + values[half]) / 2.0 }
+}
+
+fn referer_hosts(cuts: &[Cut<'_>], numbers: &Numbers, is_left_out: impl Fn(&Cut<'_>, usize) -> bool) -> RecordBatch {
+    let mut pairs: HashSet<(u32, u32), RandomState> = HashSet::default();
+    for cut in cuts {
+        let (sessions, referers, networks) = (cut.numbers(), cut.values(Variety::Referers), cut.values(Variety::Networks));
+        for row in 0..sessions.len() {
+            let pair = (referers[row], sessions[row]);
+            if pair.0 != NONE && pair.1 != NONE && networks[row] != NONE && !is_left_out(cut, row) {
+                pairs.insert(pair);
+            }
+        }
+    }
+    let everybody = pairs.iter().map(|(_, session)| *session).collect::<HashSet<u32, RandomState>>().len() as i64;
+    let mut sessions: HashMap<u32, i64, RandomState> = HashMap::default();
+    for (referer, _) in &pairs {
+        *sessions.entry(*referer).or_default() += 1;
+    }
+    let (hosts, sessions): (Vec<&str>, Vec<i64>) =
+        sessions.into_iter().map(|(referer, sessions)| (numbers.value(Variety::Referers, referer), sessions)).unzip();
+    let all = Int64Array::from_value(everybody, sessions.len());
+    let columns: Vec<ArrayRef> =
+        vec![Arc::new(StringArray::from(hosts)), Arc::new(Int64Array::from(sessions)), Arc::new(all)];
+    batch(&REFERER_HOSTS, columns)
+}
+
+/// The columns of the table `pace`.
+pub fn pace_schema() -> SchemaRef {
+    PACE_COLUMNS.clone()
+}
+
+/// What one viewer of the contents of each session that is kept fetches in a minute; `content_pace` as [`OfEverybody`] made it.
+pub fn pace(
+    cuts: &[Cut<'_>],
+    numbers: &Numbers,
+    kept: impl Fn(usize) -> bool,
+    content_pace: &[RecordBatch],
+    is_left_out: impl Fn(&Cut<'_>, usize) -> bool,
+) -> RecordBatch {
+    let mut known: HashMap<u32, f64, RandomState> = HashMap::default();
+    let mut rest = None;
+    for batch in content_pace {
+        let contents = batch.column(0).as_string::<i32>();
+        let paces = batch.column(1).as_primitive::<Float64Type>();
+        for (content, pace) in contents.iter().zip(paces.values()) {
+            match content {
+                Some(content) => known.extend(numbers.of_value(Variety::Contents, content).map(|content| (content, *pace))),
+                None => rest = Some(*pace),
+            }
+        }
+    }
+    let Some(rest) = rest else { return RecordBatch::new_empty(PACE_COLUMNS.clone()) };
+    // Of several contents the quickest: advertisements in a film are no second film.
+    let mut quickest: HashMap<u32, f64, RandomState> = HashMap::default();
+    for cut in cuts {
+        let (sessions, contents, segments) = (cut.numbers(), cut.values(Variety::Contents), cut.segments());
+        for row in 0..sessions.len() {
+            let (session, content) = (sessions[row], contents[row]);
+            let counts = session != NONE && content != NONE && segments[row] > 0;
+            if counts && kept(session as usize) && !is_left_out(cut, row) {
+                let pace = known.get(&content).copied().unwrap_or(rest);
+                quickest.entry(session).and_modify(|known| *known = known.max(pace)).or_insert(pace);
+            }
+        }
+    }
+    let (sessions, paces): (Vec<&str>, Vec<f64>) =
+        quickest.into_iter().map(|(session, pace)| (numbers.session(session), pace)).unzip();
+    batch(&PACE_COLUMNS, vec![Arc::new(StringArray::from(sessions)), Arc::new(Float64Array::from(paces))])
+}
+
+#[cfg(test)]
+mod tests {
+    use chrono::{DateTime, TimeDelta, Utc};
+    use proptest::prelude::*;
+    use serde_json::{Map, Value, json};
+
+    use super::super::blocks::Minutes;
+    use super::super::window::Window;
+    use super::*;
+    use crate::engine::{Engine, Sql, prepare, replace, sql};
+    use crate::rows;
+    use crate::schema::Table;
+
+    /// The definitions.
+    const CONTENT_PACE: Sql = sql!("engine/content_pace.sql");
+    const REFERER_HOSTS: Sql = sql!("engine/referer_hosts.sql");
+    const PACE: Sql = sql!("engine/pace.sql");
+
+    fn sorted(batch: &RecordBatch) -> Vec<Map<String, Value>> {
+        let mut rows = rows::to_json(std::slice::from_ref(batch)).unwrap();
+        rows.sort_by_key(|row| serde_json::to_string(row).unwrap());
+        rows
+    }
+
+    fn at(minute: u32) -> DateTime<Utc> {
+        "2026-11-20T20:00:00Z".parse::<DateTime<Utc>>().unwrap() + TimeDelta::minutes(minute.into())
+    }
+
+    prop_compose! {
+        /// Few values of each, so that they meet.
+        fn row()(
+            minute in 0u32..8,
+            session in 0u8..14,
+            network in prop::option::weighted(0.9, 0u8..3),
+            content in prop::option::weighted(0.9, 0u8..3),
+            referer in prop::option::of(0u8..3),
+            agent in 0u8..2,
+            segments in 0i64..9,
+            bound in prop::bool::weighted(0.8),
+        ) -> Value {
+            json!({
+                "minute": at(minute), "session_id": format!("s{session}"), "network": network.map(|n| format!("{session}.{n}")),
+                "content": content.map(|n| format!("film{n}")), "referer_host": referer.map(|n| format!("{n}.example")),
+                "user_agent": format!("a{agent}"), "bound": bound, "derived": false, "device": "other", "requests": 1,
+                "manifests": 0, "segments": segments, "bytes": 1, "first_seen": at(minute), "last_seen": at(minute),
+            })
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn as_the_sql_defines(found in prop::collection::vec(row(), 0..600), split in 0usize..600, left_out in 0u8..14) {
+            let schema = Table::Activity.schema().public();
+            let (mut numbers, mut minutes) = (Numbers::default(), Minutes::default());
+            let (one, other) = found.split_at(split.min(found.len()));
+            for part in [one, other] {
+                minutes.extend(&[rows::encode(schema.clone(), part).unwrap()], &Variety::ALL, &mut numbers).unwrap();
+            }
+            let cuts = minutes.within(Window { start: at(0), end: at(8) });
+            // Requests that merely name a session are left out.
+            let named = format!("s{left_out}");
+            let is_left_out = |cut: &Cut<'_>, row: usize| {
+                numbers.session(cut.numbers()[row]) == named && !cut.is_bound(row)
+            };
+            let counted: Vec<&Value> =
+                found.iter().filter(|row| row["session_id"] != named.as_str() || row["bound"] == true).collect();
+            let kept = |session: usize| numbers.session(session as u32) != "s1";
+            let made_pace = OfEverybody::ContentPace.of(&cuts, &numbers, is_left_out);
+            let made = [
+                sorted(&made_pace),
+                sorted(&OfEverybody::RefererHosts.of(&cuts, &numbers, is_left_out)),
+                sorted(&pace(&cuts, &numbers, kept, &[made_pace], is_left_out)),
+            ];
+
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            let defined = runtime.block_on(async {
+                let session = Engine::new(&Default::default()).unwrap().session();
+                let activity = rows::encode(schema.clone(), &counted).unwrap();
+                replace(&session, "activity", schema.clone(), vec![activity]).unwrap();
+                let of = async |sql: Sql, columns: SchemaRef| {
+                    let batches = prepare(&session, sql, vec![]).await.unwrap().collect().await.unwrap();
+                    let batch = arrow::compute::concat_batches(&batches[0].schema(), &batches).unwrap();
+                    rows::conform(&batch, &columns).unwrap()
+                };
+                let content_pace = of(CONTENT_PACE, OfEverybody::ContentPace.schema()).await;
+                let referer_hosts = of(REFERER_HOSTS, OfEverybody::RefererHosts.schema()).await;
+                replace(&session, "content_pace", content_pace.schema(), vec![content_pace.clone()]).unwrap();
+                let shown: Vec<&&Value> = counted.iter().filter(|row| row["session_id"] != "s1").collect();
+                let activity = rows::encode(schema.clone(), &shown).unwrap();
+                replace(&session, "activity", schema.clone(), vec![activity]).unwrap();
+                [sorted(&content_pace), sorted(&referer_hosts), sorted(&of(PACE, pace_schema()).await)]
+            });
+            prop_assert_eq!(made, defined);
+        }
+    }
+}
