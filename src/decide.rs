@@ -108,7 +108,32 @@ pub struct Verdict {
     pub score: f64,
     pub strength: Strength,
     pub ttl: Span,
-    pub evidence: String,
+    /// What speaks in that window, of each detector the finding with the highest score.
+    pub findings: Vec<Finding>,
+}
+
+impl Verdict {
+    /// What each finding says, as a JSON array. Who used the session is told once, by the one with the highest score.
+    pub fn evidence(&self) -> String {
+        let highest = self.findings.iter().max_by(|one, other| one.score.total_cmp(&other.score));
+        let part = |finding: &Finding| {
+            let mut evidence = serde_json::from_str::<Value>(&finding.evidence).unwrap_or_default();
+            if highest.is_some_and(|highest| highest.detector != finding.detector)
+                && let Some(evidence) = evidence.as_object_mut()
+            {
+                evidence.remove("who");
+            }
+            json!({
+                "detector": finding.detector,
+                "score": finding.score,
+                "strength": finding.strength,
+                "window_start": crate::time::rfc3339(finding.window_start),
+                "window_end": crate::time::rfc3339(finding.window_end),
+                "evidence": evidence,
+            })
+        };
+        Value::Array(self.findings.iter().map(part).collect()).to_string()
+    }
 }
 
 /// Judges the findings of one session: at the highest mode at which they suffice in a window that is new.
@@ -134,7 +159,7 @@ pub fn verdict(findings: &[Finding], standing: &Standing, policy: &Policy<'_>) -
             score: agreeing.iter().map(|finding| finding.score).fold(0.0, f64::max),
             strength: agreeing.iter().map(|finding| finding.strength).max()?,
             ttl: agreeing.iter().map(|finding| policy.ttl(&finding.detector)).max()?,
-            evidence: evidence(best.values().copied()),
+            findings: best.into_values().cloned().collect(),
         })
     })
 }
@@ -152,30 +177,6 @@ fn deciding_window(finding: &Finding, all: &[&Finding]) -> Option<Window> {
         Strength::Medium if agreed() => Some(window),
         _ => None,
     }
-}
-
-/// What each finding says. Who used the session is told once, by the finding with the highest score.
-fn evidence<'a>(findings: impl Iterator<Item = &'a Finding> + Clone) -> String {
-    let highest = findings.clone().max_by(|one, other| one.score.total_cmp(&other.score));
-    let parts: Vec<Value> = findings
-        .map(|finding| {
-            let mut evidence = serde_json::from_str::<Value>(&finding.evidence).unwrap_or_default();
-            if highest.is_some_and(|highest| highest.detector != finding.detector)
-                && let Some(evidence) = evidence.as_object_mut()
-            {
-                evidence.remove("who");
-            }
-            json!({
-                "detector": finding.detector,
-                "score": finding.score,
-                "strength": finding.strength,
-                "window_start": crate::time::rfc3339(finding.window_start),
-                "window_end": crate::time::rfc3339(finding.window_end),
-                "evidence": evidence,
-            })
-        })
-        .collect();
-    Value::Array(parts).to_string()
 }
 
 /// What is to become of a session.

@@ -1,10 +1,13 @@
 //! DataFusion as streamwarden uses it: a memory limit, bound parameters, SELECT only, SQL from files.
 
+use std::fmt;
 use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
+use async_trait::async_trait;
 use chrono::{DateTime, Utc};
+use datafusion::catalog::{SchemaProvider, TableProvider};
 use datafusion::common::{ParamValues, ScalarValue};
 use datafusion::dataframe::DataFrame;
 use datafusion::datasource::MemTable;
@@ -13,6 +16,7 @@ use datafusion::execution::SessionStateBuilder;
 use datafusion::execution::context::SQLOptions;
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::prelude::{SessionConfig, SessionContext};
+use tokio::sync::OnceCell;
 
 use crate::memory_pool::Pool;
 use crate::schema::Table;
@@ -116,21 +120,90 @@ impl Engine {
 
     /// A session with the public tables of a store, as they are now.
     pub async fn session_over(&self, store: &dyn Store, now: DateTime<Utc>) -> Result<SessionContext, EngineError> {
-        let session = self.session();
+        let start = |error| EngineError::Start(Box::new(error));
+        let (session, stored) = (self.session(), self.session());
         for table in Table::STORED {
             let provider = store.provider(table, &session).await?;
             let name = format!("stored_{}", table.name());
-            session.register_table(name, provider).map_err(|error| EngineError::Start(Box::new(error)))?;
+            stored.register_table(name.as_str(), provider.clone()).map_err(start)?;
+            session.register_table(name, provider).map_err(start)?;
         }
-        for (table, sql) in VIEWS {
-            let parameters = match table {
-                Table::ActiveRevocations => vec![("now", timestamp(now))],
-                _ => vec![],
-            };
-            let view = prepare(&session, sql, parameters).await?.into_view();
-            session.register_table(table.name(), view).map_err(|error| query_error(sql, error))?;
-        }
+        let (catalog, schema) = {
+            let state = session.state();
+            let defaults = &state.config_options().catalog;
+            (defaults.default_catalog.clone(), defaults.default_schema.clone())
+        };
+        let catalog = session.catalog(&catalog).expect("a session has it");
+        let tables = catalog.schema(&schema).expect("a session has it");
+        let views = PublicTables { tables, stored, now, views: VIEWS.map(|_| OnceCell::new()) };
+        catalog.register_schema(&schema, Arc::new(views)).map_err(start)?;
         Ok(session)
+    }
+}
+
+/// The tables of a session, and the public ones, each planned when it is first asked for: most sessions ask for a few of them.
+struct PublicTables {
+    tables: Arc<dyn SchemaProvider>,
+    /// What the views are made of.
+    stored: SessionContext,
+    now: DateTime<Utc>,
+    /// In the order of [`VIEWS`].
+    views: [OnceCell<Arc<dyn TableProvider>>; VIEWS.len()],
+}
+
+impl PublicTables {
+    fn place(name: &str) -> Option<usize> {
+        VIEWS.iter().position(|(table, _)| table.name() == name)
+    }
+
+    async fn view(&self, place: usize) -> Result<Arc<dyn TableProvider>, EngineError> {
+        let (table, sql) = VIEWS[place];
+        let parameters = match table {
+            Table::ActiveRevocations => vec![("now", timestamp(self.now))],
+            _ => vec![],
+        };
+        let plan = async || Ok(prepare(&self.stored, sql, parameters).await?.into_view());
+        self.views[place].get_or_try_init(plan).await.cloned()
+    }
+}
+
+impl fmt::Debug for PublicTables {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PublicTables").field("tables", &self.tables).finish_non_exhaustive()
+    }
+}
+
+#[async_trait]
+impl SchemaProvider for PublicTables {
+    fn table_names(&self) -> Vec<String> {
+        let views = VIEWS.iter().map(|(table, _)| table.name().to_owned());
+        self.tables.table_names().into_iter().chain(views).collect()
+    }
+
+    async fn table(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>, DataFusionError> {
+        match (self.tables.table(name).await?, PublicTables::place(name)) {
+            (None, Some(place)) => {
+                let view = self.view(place).await.map_err(|error| DataFusionError::External(Box::new(error)))?;
+                Ok(Some(view))
+            }
+            (table, _) => Ok(table),
+        }
+    }
+
+    fn register_table(
+        &self,
+        name: String,
+        table: Arc<dyn TableProvider>,
+    ) -> Result<Option<Arc<dyn TableProvider>>, DataFusionError> {
+        self.tables.register_table(name, table)
+    }
+
+    fn deregister_table(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>, DataFusionError> {
+        self.tables.deregister_table(name)
+    }
+
+    fn table_exist(&self, name: &str) -> bool {
+        self.tables.table_exist(name) || PublicTables::place(name).is_some()
     }
 }
 

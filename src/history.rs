@@ -165,7 +165,7 @@ impl Recorder<'_> {
             detector: Some(verdict.detectors.join(",")),
             score: Some(verdict.score),
             strength: Some(verdict.strength),
-            evidence: Some(verdict.evidence),
+            evidence: Some(verdict.evidence()),
             reason: Some(draft.reason),
             origin: Origin::Auto,
             actor: self.actor.to_owned(),

@@ -322,7 +322,7 @@ impl<'a> Inspection<'a> {
         let used: BTreeSet<usize> = jobs.values().flatten().copied().collect();
         let used: Vec<&Detector> = used.into_iter().map(|index| &detectors[index]).collect();
         let mut loader = Loader::new(session, &used, self.learned.clone(), &self.config.allow, now);
-        for chunk in chunks_by_hour(jobs) {
+        for chunk in chunks(jobs, loader.chunk()) {
             let started = Instant::now();
             let loaded = loader.show(chunk.start, chunk.end, &mut detection.spared).await?;
             tracing::debug!("rows of {} windows loaded in {:.2?}", chunk.windows.len(), started.elapsed());
@@ -588,7 +588,7 @@ fn withdrawn<'a>((session_id, detector, window): &'a Key, evaluation: i64, run_i
     }
 }
 
-/// Jobs of windows that end within an hour of event time: what is in memory at once is an hour and a window.
+/// Jobs of windows that end within some hours of event time: what is in memory at once is that, and a window.
 struct Chunk<'a> {
     /// From when on its windows, and those of the chunks behind it, begin: a longer window of a later hour may begin before the
     /// shorter ones of this.
@@ -597,10 +597,10 @@ struct Chunk<'a> {
     windows: Vec<(Window, &'a Vec<usize>)>,
 }
 
-fn chunks_by_hour(jobs: &Jobs) -> Vec<Chunk<'_>> {
+fn chunks(jobs: &Jobs, length: TimeDelta) -> Vec<Chunk<'_>> {
     let mut hours: BTreeMap<i64, Vec<(Window, &Vec<usize>)>> = BTreeMap::new();
     for (window, detectors) in jobs {
-        hours.entry(window.end.timestamp().div_euclid(3_600)).or_default().push((*window, detectors));
+        hours.entry(window.end.timestamp().div_euclid(length.num_seconds())).or_default().push((*window, detectors));
     }
     let mut start = DateTime::<Utc>::MAX_UTC;
     let mut chunks = Vec::new();

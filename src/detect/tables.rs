@@ -9,6 +9,7 @@ use arrow::datatypes::{DataType, Field, Int64Type, Schema, TimeUnit};
 use arrow::error::ArrowError;
 use arrow::record_batch::RecordBatch;
 use chrono::{DateTime, TimeDelta, Utc};
+use datafusion::common::runtime::SpawnedTask;
 use datafusion::common::{DataFusionError, ScalarValue};
 use datafusion::datasource::MemTable;
 use datafusion::prelude::SessionContext;
@@ -126,6 +127,13 @@ impl<'a> Loader<'a> {
             loaded: Loaded { learned, ..Loaded::default() },
             until: DateTime::<Utc>::MIN_UTC,
         }
+    }
+
+    /// How much event time is loaded at once.
+    pub fn chunk(&self) -> TimeDelta {
+        // Of everybody an hour may be a good part of what fits in memory; those who are looked for are few, and each load costs
+        // several statements.
+        if self.all { TimeDelta::hours(1) } else { TimeDelta::hours(6) }
     }
 
     /// Loads what windows from `start` on and until `end` can see. Those that are asked for later begin no earlier.
@@ -246,14 +254,22 @@ impl Statements {
         let of_everybody = OfEverybody::ALL.map(|table| (table.name(), table.schema()));
         let seen: Vec<_> = schemas.into_iter().chain(of_everybody).chain([(PACE, pace_schema())]).collect();
         let mut statements = Vec::new();
-        for detector in detectors {
-            let session = engine.session_of_one_thread();
-            let planned = async {
-                catalog::register_lists(&session, lists)?;
-                Statement::new(session, seen.clone(), async |session| catalog::plan(session, detector).await).await
-            };
+        // To plan one takes milliseconds of one thread.
+        let planning: Vec<_> = detectors
+            .iter()
+            .map(|detector| {
+                let (session, seen) = (engine.session_of_one_thread(), seen.clone());
+                let (lists, detector) = (lists.clone(), detector.clone());
+                SpawnedTask::spawn(async move {
+                    catalog::register_lists(&session, &lists)?;
+                    Statement::new(session, seen, async |session| catalog::plan(session, &detector).await).await
+                })
+            })
+            .collect();
+        for planned in planning {
+            let planned = planned.join().await.map_err(|error| DataFusionError::External(Box::new(error)));
             // It was compiled at the start: what fails now is the engine.
-            statements.push(planned.await.map_err(|error| query_error(ACTIVITY_BETWEEN, error))?);
+            statements.push(planned.flatten().map_err(|error| query_error(ACTIVITY_BETWEEN, error))?);
         }
         let mut read: HashMap<(&'static str, Needs), BTreeSet<String>> = HashMap::new();
         for (detector, statement) in detectors.iter().zip(&statements) {

@@ -16,7 +16,7 @@ use serde_json::Value;
 
 use crate::alarm::Alarm;
 use crate::config::{Guard, Mode};
-use crate::decide::{Facts, Policy, Proposal, guard_trips, propose};
+use crate::decide::{Facts, Policy, Proposal, guard_trips, propose, verdict};
 use crate::detect::file::{Detector, Strength};
 use crate::detect::{Detection, Finding, Purpose, detect};
 use crate::engine::{Sql, fetch, sql};
@@ -236,6 +236,8 @@ fn revocations(cases: &[Case], policy: &Policy<'_>) -> Vec<Revocation> {
 /// When a session would first have been blocked: at the end of the first window by which its findings suffice. They come in
 /// order of their windows' ends.
 fn suffices(session_id: &str, findings: &[Finding], facts: &Facts, policy: &Policy<'_>) -> Option<Revocation> {
+    // What does not suffice at last never did.
+    verdict(findings, &Standing::default(), policy)?;
     let ends: BTreeSet<DateTime<Utc>> = findings.iter().map(|finding| finding.window_end).collect();
     ends.into_iter().find_map(|end| {
         let known = &findings[..findings.partition_point(|finding| finding.window_end <= end)];
