@@ -41,9 +41,8 @@ fn parts(criterion: &mut Criterion) {
     let packed: Vec<Vec<u8>> =
         objects.map(|object| std::fs::read(object.expect("an entry").path()).expect("an object")).collect();
     let mut buffer = Vec::new();
-    let mut unpack_all = || -> usize {
-        packed.iter().map(|object| unpack(object, usize::MAX >> 1, &mut buffer).expect("gzip")).sum()
-    };
+    let mut unpack_all =
+        || -> usize { packed.iter().map(|object| unpack(object, usize::MAX >> 1, &mut buffer).expect("gzip")).sum() };
     let unpacked = unpack_all();
     let form = LogForm::default();
     let read = |sink: &mut Tally| {
@@ -103,7 +102,16 @@ fn parts(criterion: &mut Criterion) {
                 || runtime.block_on(store()),
                 |store| {
                     let (stage, config) = (Stage::hidden(), &warden.config);
-                    runtime.block_on(detect(&warden.engine, &store, detectors, config, now, "bench", &stage, Purpose::Record))
+                    runtime.block_on(detect(
+                        &warden.engine,
+                        &store,
+                        detectors,
+                        config,
+                        now,
+                        "bench",
+                        &stage,
+                        Purpose::Record,
+                    ))
                 },
                 BatchSize::PerIteration,
             );

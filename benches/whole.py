@@ -3,7 +3,7 @@
 
     python3 benches/whole.py [--gigabytes 1] [--runs 3] [--peers duckdb,polars,chdb,goaccess]
 
-Makes the data (legacy logs in some fifty gzip files; see examples/generate), builds the release binary, and writes
+Makes the data (legacy logs in some sixty gzip files a gigabyte; see examples/generate), builds the release binary, and writes
 benches/results.md and benches/results.svg. The peers come from PyPI into target/bench-venv; GoAccess is used where it is
 installed. The peers answer one simple question (the hundred sessions with most addresses); streamwarden does all its work.
 Ratios count: seconds depend on the machine.
@@ -91,7 +91,8 @@ def data(generate, gigabytes):
         shutil.rmtree(place, ignore_errors=True)
         # Some 900 bytes a line, as the token is in the path, and 175 lines a session.
         sessions = int(gigabytes * 6_500)
-        rows = int(gigabytes * 1_140_000 / 50)
+        # Objects of 16 MB, whatever their number.
+        rows = 22_800
         options = {
             "out": place, "seed": 71, "sessions": sessions, "pirates": sessions // 100, "mix": "wide",
             "start": "2026-11-20T18:00:00Z", "duration": "2h", "views": "4m..20m", "object-rows": rows,

@@ -78,7 +78,8 @@ async fn main() {
         let now = start + TimeDelta::hours(3);
         let only = std::slice::from_ref(detector);
         let began = Instant::now();
-        let found = detect(&warden.engine, &store, only, &warden.config, now, "bench", &Stage::hidden(), Purpose::Record).await;
+        let found =
+            detect(&warden.engine, &store, only, &warden.config, now, "bench", &Stage::hidden(), Purpose::Record).await;
         let seconds = began.elapsed().as_secs_f64();
         let found = found.unwrap_or_else(|error| panic!("{}: {error}", detector.name));
         for failure in &found.failures {

@@ -28,8 +28,8 @@ impl Kind {
 fn kind_of_file(name: &str) -> Kind {
     const MANIFESTS: [&str; 3] = ["m3u8", "m3u", "mpd"];
     const SEGMENTS: [&str; 18] = [
-        "ts", "m4s", "mp4", "m4v", "m4a", "cmfv", "cmfa", "cmft", "aac", "ac3", "ec3", "mp3", "webm", "vtt", "webvtt", "ttml",
-        "dash", "m2ts",
+        "ts", "m4s", "mp4", "m4v", "m4a", "cmfv", "cmfa", "cmft", "aac", "ac3", "ec3", "mp3", "webm", "vtt", "webvtt",
+        "ttml", "dash", "m2ts",
     ];
     // Smooth Streaming: /x.ism/Manifest, /x.ism/QualityLevels(n)/Fragments(video=n)
     if name.eq_ignore_ascii_case("manifest") {

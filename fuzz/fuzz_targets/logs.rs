@@ -10,6 +10,7 @@ use streamwarden::config::LogFormat;
 use streamwarden::geo::Geo;
 use streamwarden::logs::fields::{Layout, REALTIME_COLUMNS};
 use streamwarden::logs::{Batches, LogForm, ReadContext, read_object};
+use streamwarden::privacy::Disguise;
 use streamwarden::schema::Table;
 use streamwarden::session::Scheme;
 
@@ -17,6 +18,8 @@ static CONTEXT: LazyLock<ReadContext> = LazyLock::new(|| ReadContext {
     sessions: Scheme::without_keys().into(),
     geo: Arc::new(Geo::default()),
     refused_status: [401, 403].into(),
+    disguise: Disguise::Keep,
+    spare: Arc::default(),
 });
 
 fuzz_target!(|input: (u8, &[u8])| {

@@ -12,8 +12,8 @@ use datafusion::dataframe::DataFrame;
 use datafusion::datasource::MemTable;
 use datafusion::prelude::SessionContext;
 
-use super::file::{Detector, DetectorError, DetectorFile, Scope};
 use super::everybody::{OfEverybody, PACE, pace_schema};
+use super::file::{Detector, DetectorError, DetectorFile, Scope};
 use super::tables::WINDOWED;
 use crate::config::suggest::did_you_mean;
 use crate::config::{Config, Mode};
@@ -155,8 +155,11 @@ async fn compile(
         let empty = MemTable::try_new(table.schema().public(), vec![vec![]]).map_err(broken)?;
         session.register_table(table.name(), Arc::new(empty)).map_err(broken)?;
     }
-    let of_everybody: Vec<(&str, SchemaRef)> =
-        OfEverybody::ALL.map(|table| (table.name(), table.schema())).into_iter().chain([(PACE, pace_schema())]).collect();
+    let of_everybody: Vec<(&str, SchemaRef)> = OfEverybody::ALL
+        .map(|table| (table.name(), table.schema()))
+        .into_iter()
+        .chain([(PACE, pace_schema())])
+        .collect();
     for (name, schema) in &of_everybody {
         let empty = MemTable::try_new(schema.clone(), vec![vec![]]).map_err(broken)?;
         session.register_table(*name, Arc::new(empty)).map_err(broken)?;

@@ -642,7 +642,7 @@ mod tests {
 
     use rand::rngs::StdRng;
     use rand::{Rng, SeedableRng};
-    use serde_json::{Value, json};
+    use serde_json::{Map, Value, json};
 
     use super::*;
     use crate::detect::catalog;
@@ -685,6 +685,67 @@ mod tests {
         (activity, deliveries)
     }
 
+    async fn store_of(activity: &[Value], deliveries: &[Value]) -> MemoryStore {
+        let store = MemoryStore::default();
+        for (table, rows) in [(Table::Deliveries, deliveries), (Table::Activity, activity)] {
+            let rows = rows::encode(table.schema().stored(), rows).unwrap();
+            store.append(table, vec![rows], &[Transaction::new(INGEST, 1)]).await.unwrap();
+        }
+        store
+    }
+
+    /// A replay finds what a run records, and tells who used a session where a detector's score is highest.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_replay_finds_what_a_run_records() {
+        let config = Config::parse(CONFIG, Path::new("/nowhere/streamwarden.toml")).unwrap();
+        let engine = Engine::new(&config.engine).unwrap();
+        let detectors = catalog::load(&config, &engine).await.unwrap();
+        let (activity, deliveries) = traffic(&mut StdRng::seed_from_u64(9));
+        let (now, stage) = ("2026-11-20T23:00:00Z".parse().unwrap(), Stage::hidden());
+        let store = store_of(&activity, &deliveries).await;
+        let run = detect(&engine, &store, &detectors, &config, now, "run", &stage, Purpose::Replay);
+        let replayed = run.await.unwrap();
+        assert!(!replayed.learned.is_empty());
+        assert_eq!(store.transaction(Table::Findings, "detect").await.unwrap(), None, "nothing is stored");
+        let run = detect(&engine, &store, &detectors, &config, now, "run", &stage, Purpose::Record);
+        run.await.unwrap();
+        let session = engine.session_over(&store, now).await.unwrap();
+        let mut recorded: Vec<Finding> = fetch(
+            &session,
+            FINDINGS_BETWEEN,
+            vec![("after", timestamp(DateTime::UNIX_EPOCH)), ("until", timestamp(now))],
+        )
+        .await
+        .unwrap();
+        recorded.sort_by(|a, b| {
+            (a.window_end, &a.session_id, &a.detector).cmp(&(b.window_end, &b.session_id, &b.detector))
+        });
+        let evidence = |finding: &Finding| serde_json::from_str::<Map<String, Value>>(&finding.evidence).unwrap();
+        let mut highest: BTreeMap<(&str, &str), &Finding> = BTreeMap::new();
+        for finding in &recorded {
+            assert!(evidence(finding).contains_key("who"), "{finding:?}");
+            let known = highest.entry((&finding.session_id, &finding.detector)).or_insert(finding);
+            if finding.score > known.score {
+                *known = finding;
+            }
+        }
+        assert_eq!(replayed.found.len(), recorded.len());
+        let mut not_told = 0;
+        for (replayed, recorded) in replayed.found.iter().zip(&recorded) {
+            let mut expected = evidence(recorded);
+            if *highest[&(recorded.session_id.as_str(), recorded.detector.as_str())] != *recorded {
+                expected.remove("who");
+                not_told += 1;
+            }
+            assert_eq!(evidence(replayed), expected);
+            assert_eq!(
+                Finding { evidence: String::new(), ..replayed.clone() },
+                Finding { evidence: String::new(), ..recorded.clone() }
+            );
+        }
+        assert!(not_told > recorded.len() / 2, "{not_told} of {}", recorded.len());
+    }
+
     /// What a detector says that it needs, it needs: it finds the same when it is shown everybody.
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn whoever_is_not_shown_would_not_be_found() {
@@ -697,11 +758,7 @@ mod tests {
         let mut never_found: BTreeSet<String> = needy.iter().map(|detector| detector.name.clone()).collect();
         for share in [0.0, 0.5, 1.0] {
             let found = async |shows_all: bool| {
-                let store = MemoryStore::default();
-                for (table, rows) in [(Table::Deliveries, &deliveries), (Table::Activity, &activity)] {
-                    let rows = rows::encode(table.schema().stored(), rows).unwrap();
-                    store.append(table, vec![rows], &[Transaction::new(INGEST, 1)]).await.unwrap();
-                }
+                let store = store_of(&activity, &deliveries).await;
                 let detectors: Vec<Detector> = needy
                     .iter()
                     .map(|detector| Detector {

@@ -100,7 +100,8 @@ fn content_pace(cuts: &[Cut<'_>], numbers: &Numbers, is_left_out: impl Fn(&Cut<'
     }
     let mut fetched = Vec::new();
     for cut in cuts {
-        let (sessions, contents, networks) = (cut.numbers(), cut.values(Variety::Contents), cut.values(Variety::Networks));
+        let (sessions, contents, networks) =
+            (cut.numbers(), cut.values(Variety::Contents), cut.values(Variety::Networks));
         let (minutes, segments) = (cut.minutes(), cut.segments());
         for row in 0..sessions.len() {
             let (session, content, segments) = (sessions[row], contents[row], segments[row]);
@@ -117,8 +118,7 @@ fn content_pace(cuts: &[Cut<'_>], numbers: &Numbers, is_left_out: impl Fn(&Cut<'
         let of_minutes = watched.chunk_by(|a, b| a.minute == b.minute);
         // Minutes in which one network alone fetched the content: there was one viewer.
         let alone = of_minutes.filter(|rows| rows[0].network == rows[rows.len() - 1].network);
-        let mut alone: Vec<f64> =
-            alone.map(|rows| rows.iter().map(|row| row.segments).sum::<i64>() as f64).collect();
+        let mut alone: Vec<f64> = alone.map(|rows| rows.iter().map(|row| row.segments).sum::<i64>() as f64).collect();
         if alone.len() >= ENOUGH {
             // One voice a session, however long it watches: nobody can outvote the others.
             let voice = median(&mut alone);
@@ -151,7 +151,8 @@ fn median(values: &mut [f64]) -> f64 {
 fn referer_hosts(cuts: &[Cut<'_>], numbers: &Numbers, is_left_out: impl Fn(&Cut<'_>, usize) -> bool) -> RecordBatch {
     let mut pairs: HashSet<(u32, u32), RandomState> = HashSet::default();
     for cut in cuts {
-        let (sessions, referers, networks) = (cut.numbers(), cut.values(Variety::Referers), cut.values(Variety::Networks));
+        let (sessions, referers, networks) =
+            (cut.numbers(), cut.values(Variety::Referers), cut.values(Variety::Networks));
         for row in 0..sessions.len() {
             let pair = (referers[row], sessions[row]);
             if pair.0 != NONE && pair.1 != NONE && networks[row] != NONE && !is_left_out(cut, row) {
@@ -192,7 +193,9 @@ pub fn pace(
         let paces = batch.column(1).as_primitive::<Float64Type>();
         for (content, pace) in contents.iter().zip(paces.values()) {
             match content {
-                Some(content) => known.extend(numbers.of_value(Variety::Contents, content).map(|content| (content, *pace))),
+                Some(content) => {
+                    known.extend(numbers.of_value(Variety::Contents, content).map(|content| (content, *pace)))
+                }
                 None => rest = Some(*pace),
             }
         }

@@ -17,8 +17,8 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 pub use evaluate::{DetectError, Detection, DetectorStats, Inspection, Purpose, detect, evaluations};
-use file::Strength;
 pub use everybody::OfEverybody;
+use file::Strength;
 pub use tables::{Learned, depends_on};
 use window::Window;
 

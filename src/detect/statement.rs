@@ -61,11 +61,6 @@ impl Statement {
         self.columns.get(table).into_iter().flatten().map(String::as_str)
     }
 
-    /// The columns of its result.
-    pub fn schema(&self) -> SchemaRef {
-        self.plan.schema()
-    }
-
     /// Runs it on the rows of a window; a table that is not named has none. It may be run several times at once; a run that is
     /// dropped ends.
     pub async fn run(&self, rows: &[(&'static str, Rows)]) -> Result<Vec<RecordBatch>, DataFusionError> {

@@ -109,7 +109,8 @@ pub fn who(batches: &[RecordBatch]) -> Result<Who, String> {
         let ids: Vec<Option<&str>> = texts(rows, "session_id")?.collect();
         for (place, (_, of, told)) in WHAT.into_iter().enumerate() {
             let values = cells(rows, of)?;
-            let told: Vec<Vec<Option<Cell<'_>>>> = told.iter().map(|name| cells(rows, name)).collect::<Result<_, _>>()?;
+            let told: Vec<Vec<Option<Cell<'_>>>> =
+                told.iter().map(|name| cells(rows, name)).collect::<Result<_, _>>()?;
             for (row, (id, value)) in ids.iter().zip(values).enumerate() {
                 let (Some(id), Some(value)) = (id, value) else { continue };
                 let known = sessions.entry(id).or_default()[place].entry(value).or_insert(Use {

@@ -278,7 +278,8 @@ impl Tally {
             self.reading.bytes += 16;
         }
         let key = self.activity.get_index(row).expect("it was just found").0;
-        if let (Some(segment), Some(network)) = (path.segment.filter(|segment| segment % RECORDED_SEGMENTS == 0), key.network)
+        if let (Some(segment), Some(network)) =
+            (path.segment.filter(|segment| segment % RECORDED_SEGMENTS == 0), key.network)
         {
             let key = DeliveryKey { minute, session: key.session, segment, network, bound: key.bound };
             let place = &request.place;
@@ -296,7 +297,12 @@ impl Tally {
                 };
                 let entry = self.credentials.entry(key);
                 let row = entry.index();
-                entry.or_insert(Seen { token_expires: None, unknown_expiry: false, first_seen: i64::MAX, last_seen: i64::MIN });
+                entry.or_insert(Seen {
+                    token_expires: None,
+                    unknown_expiry: false,
+                    first_seen: i64::MAX,
+                    last_seen: i64::MIN,
+                });
                 row
             });
             let expires = playback.session.token_expires.map(|time| time.timestamp_micros());

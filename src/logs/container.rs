@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex};
 use flate2::bufread::MultiGzDecoder;
 use sha2::{Digest, Sha256};
 
-use super::gunzip::{self, Spare};
 use super::ReadError;
+use super::gunzip::{self, Spare};
 
 /// The longest line that is read. CloudFront logs no request with a URL over 8,192 or headers over 32,768
 /// bytes; percent-encoding can triple both.
@@ -155,7 +155,16 @@ impl<R: Read> Container<R> {
             Text::Plain(raw)
         };
         let line = Vec::with_capacity(4_096);
-        Ok(Container::Text(Lines { text, tally, line, within: 0..0, held: 0, number: 0, unpacked: 0, next_check: BOMB_BYTES }))
+        Ok(Container::Text(Lines {
+            text,
+            tally,
+            line,
+            within: 0..0,
+            held: 0,
+            number: 0,
+            unpacked: 0,
+            next_check: BOMB_BYTES,
+        }))
     }
 }
 

@@ -278,15 +278,25 @@ impl Warden {
 
         let detecting = Instant::now();
         let stage = if options.progress { Stage::steps("detect") } else { Stage::hidden() };
-        let detection =
-            match detect(&self.engine, store, &self.detectors, &self.config, now, run_id, &stage, Purpose::Record).await {
-                Ok(detection) => detection,
-                Err(error) if error.is_of_the_state() => return Err(error.into()),
-                Err(error) => {
-                    summary.alarm(AlarmKind::DetectionFailed, format!("detection failed: {error}"));
-                    Detection::default()
-                }
-            };
+        let detection = match detect(
+            &self.engine,
+            store,
+            &self.detectors,
+            &self.config,
+            now,
+            run_id,
+            &stage,
+            Purpose::Record,
+        )
+        .await
+        {
+            Ok(detection) => detection,
+            Err(error) if error.is_of_the_state() => return Err(error.into()),
+            Err(error) => {
+                summary.alarm(AlarmKind::DetectionFailed, format!("detection failed: {error}"));
+                Detection::default()
+            }
+        };
         drop(stage);
         summary.seconds.detect = detecting.elapsed().as_secs_f64();
         summary.detectors = detection.detectors.clone();

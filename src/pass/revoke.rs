@@ -230,10 +230,11 @@ impl Anew {
             return Ok(Anew::default());
         }
         let looked_at: BTreeSet<&str> = findings.keys().map(String::as_str).collect();
-        let (found, failures) = Inspection::new(&warden.engine, session, &warden.detectors, &warden.config, Purpose::Record)
-            .await?
-            .look_at(session, &looked_at, now)
-            .await?;
+        let (found, failures) =
+            Inspection::new(&warden.engine, session, &warden.detectors, &warden.config, Purpose::Record)
+                .await?
+                .look_at(session, &looked_at, now)
+                .await?;
         for finding in found {
             findings.entry(finding.session_id.clone()).or_default().push(finding);
         }

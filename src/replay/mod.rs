@@ -138,7 +138,8 @@ pub async fn replay(warden: &Warden, request: &Request<'_>, now: DateTime<Utc>) 
     }
     let stage = if request.progress { Stage::steps("detect") } else { Stage::hidden() };
     let run_id = uuid::Uuid::new_v4().to_string();
-    let mut detection = detect(&warden.engine, &store, &detectors, config, now, &run_id, &stage, Purpose::Replay).await?;
+    let mut detection =
+        detect(&warden.engine, &store, &detectors, config, now, &run_id, &stage, Purpose::Replay).await?;
     drop(stage);
 
     tracing::debug!("detected after {:.2?}", started.elapsed());
