@@ -1,4 +1,4 @@
-//! The rows that detectors see: loaded an hour of event time at once, then cut to each window.
+//! The rows that detectors see: loaded an hour of event time at once (more, where few are looked for), then cut to each window.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -131,9 +131,9 @@ impl<'a> Loader<'a> {
 
     /// How much event time is loaded at once.
     pub fn chunk(&self) -> TimeDelta {
-        // Of everybody an hour may be a good part of what fits in memory; those who are looked for are few, and each load costs
-        // several statements.
-        if self.all { TimeDelta::hours(1) } else { TimeDelta::hours(6) }
+        // Of everybody an hour may be a good part of what fits in memory. Where the others are known, only few are looked for, and
+        // each load costs several statements.
+        if self.all || self.loaded.learned.is_none() { TimeDelta::hours(1) } else { TimeDelta::hours(6) }
     }
 
     /// Loads what windows from `start` on and until `end` can see. Those that are asked for later begin no earlier.

@@ -16,6 +16,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 
 use crate::alarm::{Alarm, AlarmKind};
 use crate::engine::{Engine, EngineError};
+use crate::logs::gunzip::Spare;
 use crate::logs::{ObjectReport, ReadContext};
 use crate::notices::Facts;
 use crate::progress::Stage;
@@ -96,9 +97,19 @@ impl IngestError {
     }
 }
 
+/// Gives the memory of what was read back, however an ingestion ends.
+struct Cleared<'a>(&'a Spare);
+
+impl Drop for Cleared<'_> {
+    fn drop(&mut self) {
+        self.0.clear();
+    }
+}
+
 impl Ingestion<'_> {
     /// Finishes what was cut off, then ingests what is new. Progress is in bytes as stored.
     pub async fn run(&self, places: &[Place], stage: &Stage) -> Result<Ingested, IngestError> {
+        let _spare = Cleared(&self.context.spare);
         let mut done = Ingested::default();
         let mut session = self.engine.session_over(self.store, self.now).await?;
         let mut batch = ledger::last_batch(&session).await?;
@@ -146,8 +157,6 @@ impl Ingestion<'_> {
                 self.commit(batch, std::mem::take(&mut open)).await?;
             }
         }
-        drop(reading);
-        self.context.spare.clear();
         for (object, reason) in denied {
             if readable.contains(object.source.location()) {
                 self.take(&object, Err(ObjectError::Broken(reason)), &mut ledger, &mut open, &mut done);

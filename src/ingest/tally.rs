@@ -20,8 +20,8 @@ use crate::logs::fields::{Field, FieldSet};
 use crate::logs::{LoggedRequest, RequestSink, decode, user_agent};
 use crate::network_type::NetworkType;
 use crate::schema::Table;
-use crate::session::Session;
 use crate::session::component::Component;
+use crate::session::{Playback, Session};
 use crate::viewer;
 
 /// Bytes of what is remembered only while an object is read (paths, agents, refused ids), beyond which the object goes on as another
@@ -149,7 +149,7 @@ struct Refusal {
 /// request, too.
 struct Seat {
     session: Arc<Session>,
-    id: Id,
+    scheme: &'static str,
     /// The row of its credential, once there is one.
     credential: Option<usize>,
     last: Option<Last>,
@@ -178,8 +178,8 @@ struct Path {
 /// What is remembered only while an object is read.
 #[derive(Default)]
 struct Reading {
-    /// By the session itself, which is kept: its place in memory is nobody else's meanwhile.
-    seats: Rows<usize, Seat>,
+    /// By the ids of the sessions.
+    seats: Rows<Id, Seat>,
     addresses: Map<IpAddr, Id>,
     agents: Rows<Box<str>, (Id, &'static str)>,
     referers: Rows<Box<str>, Option<Id>>,
@@ -257,7 +257,7 @@ impl Tally {
     fn accept(&mut self, request: &LoggedRequest<'_>) {
         let Some(playback) = request.playback else { return };
         let line = request.line;
-        let seat = self.reading.seat(&playback.session, &mut self.texts);
+        let seat = self.reading.seat(playback, &mut self.texts);
         let (path_id, path) = self.reading.path(request.path, &mut self.texts);
         let minute = minute(line.time);
         let row = match self.reading.same_row(seat, request, minute, path.content, &self.texts) {
@@ -287,10 +287,10 @@ impl Tally {
             self.deliveries.entry(key).and_modify(|known| known.add(&delivery)).or_insert(delivery);
         }
         if let Some(credential) = &playback.session.credential {
-            let seat = &mut self.reading.seats[seat];
+            let (id, seat) = self.reading.seats.get_index_mut(seat).expect("it was just found");
             let row = *seat.credential.get_or_insert_with(|| {
                 let key = CredentialKey {
-                    session: seat.id,
+                    session: *id,
                     scheme: playback.scheme,
                     component: credential.component.clone(),
                     credential: self.texts.id(&credential.text),
@@ -346,11 +346,11 @@ impl Tally {
             }
         });
         let distribution = request.distribution.map(|distribution| texts.id(distribution));
-        let seat = &mut reading.seats[seat];
+        let (id, seat) = reading.seats.get_index_mut(seat).expect("it was just found");
         let known_agent = agent.map(|agent| reading.agents[agent]);
         let key = ActivityKey {
             minute,
-            session: seat.id,
+            session: *id,
             network,
             country: place.country,
             asn: place.asn,
@@ -434,14 +434,25 @@ impl Tally {
 }
 
 impl Reading {
-    /// The place of a session among those that are read.
-    fn seat(&mut self, session: &Arc<Session>, texts: &mut Texts) -> usize {
-        if let Some(seat) = self.seats.get_index_of(&Arc::as_ptr(session).addr()) {
-            return seat;
+    /// The place of a session among those that are read. A session may have several tokens: its seat is that of the last one.
+    fn seat(&mut self, playback: &Playback<'_>, texts: &mut Texts) -> usize {
+        let (session, scheme) = (&playback.session, playback.scheme);
+        let id = texts.id(&session.id);
+        let new = || Seat { session: session.clone(), scheme, credential: None, last: None };
+        match self.seats.get_full_mut(&id) {
+            Some((place, _, seat)) => {
+                // The same token gives the same one, as a rule.
+                let is_same = Arc::ptr_eq(&seat.session, session) || *seat.session == **session;
+                if !is_same || seat.scheme != scheme {
+                    *seat = new();
+                }
+                place
+            }
+            None => {
+                self.bytes += 256 + 3 * session.id.len();
+                self.seats.insert_full(id, new()).0
+            }
         }
-        let seat = Seat { session: session.clone(), id: texts.id(&session.id), credential: None, last: None };
-        self.bytes += 256;
-        self.seats.insert_full(Arc::as_ptr(session).addr(), seat).0
     }
 
     /// A path's number, and what it is of.
@@ -892,6 +903,19 @@ mod tests {
             )
         };
         let usual = line("198.18.0.1", "Session00001", "usual", 200, "Kodi");
+        // However often somebody comes back, whatever the scheme: that takes no room.
+        let cookie = |n: usize| {
+            let path = if n % 2 == 0 { "usual" } else { "other" };
+            format!(
+                "2026-11-20\t19:00:00\tLHR61\t9\t198.18.0.1\tGET\td1.cloudfront.net\t/a/{path}.ts\t200\t-\tKodi\t-\tCloudFront-Signature=abcdefghijklmnopqrstuvwx\tHit\n"
+            )
+        };
+        let mut tally = Tally::default();
+        tally.reading.bytes = PART_BYTES - 10_000;
+        let text = format!("{FIELDS}{}", (0..300).map(cookie).collect::<String>());
+        read_object(text.as_bytes(), "a", &LogForm::default(), &context(), &mut tally).unwrap();
+        assert_eq!(tally.activity.values().map(|row| (row.requests, row.segments)).collect::<Vec<_>>(), [(300, 2)]);
+
         let varied: [&dyn Fn(usize) -> String; 4] = [
             &|n| line("198.18.0.1", "Session00001", &n.to_string(), 200, "Kodi"),
             &|n| line("198.18.0.1", &format!("Session{n:05}"), "usual", 403, "Kodi"),

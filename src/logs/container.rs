@@ -120,7 +120,7 @@ impl BufRead for Whole {
 
 impl Drop for Whole {
     fn drop(&mut self) {
-        self.spare.give(std::mem::take(&mut self.buffer));
+        self.spare.unpacked.give(std::mem::take(&mut self.buffer));
     }
 }
 
@@ -134,15 +134,15 @@ impl<R: Read> Container<R> {
             return Ok(Container::Parquet(Raw { bytes: raw, tally }));
         }
         let text = if start.starts_with(&GZIP_MAGIC) {
-            let mut packed = spare.take();
+            let mut packed = spare.packed.take();
             packed.clear();
             let read = raw.by_ref().take(WHOLE_PACKED_BYTES).read_to_end(&mut packed);
             read.map_err(|error| store_error(&tally, error))?;
             let is_whole = (packed.len() as u64) < WHOLE_PACKED_BYTES;
-            let mut whole = Whole { buffer: spare.take(), left: 0..0, spare: spare.clone() };
+            let mut whole = Whole { buffer: spare.unpacked.take(), left: 0..0, spare: spare.clone() };
             match is_whole.then(|| gunzip::unpack(&packed, WHOLE_BYTES, &mut whole.buffer)).flatten() {
                 Some(length) => {
-                    spare.give(packed);
+                    spare.packed.give(packed);
                     whole.left.end = length;
                     Text::Whole(whole)
                 }

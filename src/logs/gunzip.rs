@@ -77,22 +77,34 @@ pub fn unpack(packed: &[u8], most: usize, unpacked: &mut Vec<u8>) -> Option<usiz
     Some(written)
 }
 
-/// Buffers that objects were unpacked to, for the next ones: memory that is new to the process costs a third of unpacking.
+/// Buffers of objects that were read, for the next ones: memory that is new to the process costs a third of unpacking.
 #[derive(Default)]
-pub struct Spare(Mutex<Vec<Vec<u8>>>);
+pub struct Spare {
+    /// What objects were in as they are stored.
+    pub packed: Buffers,
+    /// What they were unpacked to.
+    pub unpacked: Buffers,
+}
 
 impl Spare {
+    /// Gives the memory back.
+    pub fn clear(&self) {
+        self.packed.0.lock().expect("not poisoned").clear();
+        self.unpacked.0.lock().expect("not poisoned").clear();
+    }
+}
+
+/// Buffers of one kind.
+#[derive(Default)]
+pub struct Buffers(Mutex<Vec<Vec<u8>>>);
+
+impl Buffers {
     pub fn take(&self) -> Vec<u8> {
         self.0.lock().expect("not poisoned").pop().unwrap_or_default()
     }
 
     pub fn give(&self, buffer: Vec<u8>) {
         self.0.lock().expect("not poisoned").push(buffer);
-    }
-
-    /// Gives the memory back.
-    pub fn clear(&self) {
-        self.0.lock().expect("not poisoned").clear();
     }
 }
 
