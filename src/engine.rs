@@ -54,6 +54,10 @@ const VIEWS: [(Table, Sql); 12] = [
     (Table::Runs, sql!("views/runs.sql")),
 ];
 
+/// Footers of Parquet files that are remembered. A daemon writes some files with each pass and soon reads none of them again: by
+/// its own limit of 50 MB DataFusion would only grow with them.
+const METADATA_CACHE_BYTES: usize = 8 << 20;
+
 /// Why a statement failed.
 #[derive(Debug, thiserror::Error)]
 pub enum EngineError {
@@ -79,6 +83,7 @@ impl Engine {
         let memory_bytes = config.memory.bytes();
         let runtime = RuntimeEnvBuilder::new()
             .with_memory_pool(Arc::new(Pool::new(memory_bytes)))
+            .with_metadata_cache_limit(METADATA_CACHE_BYTES)
             .build_arc()
             .map_err(|error| EngineError::Start(Box::new(error)))?;
         let cores = std::thread::available_parallelism().map_or(1, usize::from);

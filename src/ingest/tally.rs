@@ -905,7 +905,7 @@ mod tests {
         let usual = line("198.18.0.1", "Session00001", "usual", 200, "Kodi");
         // However often somebody comes back, whatever the scheme: that takes no room.
         let cookie = |n: usize| {
-            let path = if n % 2 == 0 { "usual" } else { "other" };
+            let path = if n.is_multiple_of(2) { "usual" } else { "other" };
             format!(
                 "2026-11-20\t19:00:00\tLHR61\t9\t198.18.0.1\tGET\td1.cloudfront.net\t/a/{path}.ts\t200\t-\tKodi\t-\tCloudFront-Signature=abcdefghijklmnopqrstuvwx\tHit\n"
             )
