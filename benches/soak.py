@@ -5,7 +5,7 @@
 
 Writes a log object of live traffic every few seconds, scrapes /metrics, /healthz and the memory of the process, ends it with
 SIGTERM, and says what it saw: memory over time, passes against the schedule, rows against what was written, the slowest answer.
-Needs the virtual environment of the tests (target/test-venv, made by `cargo test`).
+The servers are installed into target/soak-venv: that of the tests may be made anew meanwhile.
 """
 
 import argparse
@@ -23,7 +23,8 @@ import time
 import urllib.request
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-PYTHON = ROOT / "target/test-venv/bin/python"
+VENV = ROOT / "target/soak-venv"
+PYTHON = VENV / "bin/python"
 HEADER = (
     "#Version: 1.0\n#Fields: date time x-edge-location sc-bytes c-ip cs-method cs(Host) cs-uri-stem sc-status cs(Referer) "
     "cs(User-Agent) cs-uri-query cs(Cookie) x-edge-result-type x-edge-request-id\n"
@@ -92,6 +93,11 @@ def main():
     out = pathlib.Path(arguments.out)
     out.mkdir(parents=True, exist_ok=True)
 
+    if not (VENV / "done").exists():
+        subprocess.run([sys.executable, "-m", "venv", VENV], check=True)
+        packages = ["-r", ROOT / "tests/servers/requirements.txt"]
+        subprocess.run([PYTHON, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *packages], check=True)
+        (VENV / "done").touch()
     server = subprocess.Popen(
         [PYTHON, ROOT / "tests/servers/strict_moto.py", "--until-stdin-closes"],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=(out / "moto.log").open("wb"),
@@ -102,7 +108,7 @@ def main():
         "AWS_EC2_METADATA_DISABLED": "true",
     }
     os.environ.update(env)
-    sys.path[:0] = [str(path) for path in (ROOT / "target/test-venv/lib").glob("python3*/site-packages")]
+    sys.path[:0] = [str(path) for path in (VENV / "lib").glob("python3*/site-packages")]
     import boto3
 
     s3, waf = (boto3.client(name, region_name="us-east-1") for name in ("s3", "wafv2"))
