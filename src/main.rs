@@ -9,7 +9,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 ///
 /// `purge_delay`: milliseconds after which memory that was freed goes back to the system. With the allocator's own second a
 /// replay of a gigabyte holds a third more, and takes as long. `allow_thp`: whether the system is asked for huge pages, of which a
-/// pass that touches a little of many held 210 MB where it holds 150 now, and to clear them took a third of its time.
+/// pass that touches a little of many held 210 MB where it holds 150 now.
 const OPTIONS: [(c_int, c_long); 2] = [(15, 200), (43, 0)];
 
 unsafe extern "C" {

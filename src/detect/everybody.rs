@@ -1,7 +1,7 @@
 //! What detectors ask of everybody in a window: the tables `content_pace`, `referer_hosts` and, made of the first, `pace`.
 //!
 //! What they hold is defined by the SQL of the same names in `queries/engine/`; a test holds this to it. It is here because every
-//! window looks at every row for them, and on numbers in place of texts that takes a tenth of the time.
+//! window looks at every row for them, and numbers in place of texts spare it most of the work.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, LazyLock};

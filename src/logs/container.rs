@@ -18,7 +18,7 @@ const MAX_LINE_BYTES: usize = 1 << 20;
 const PIECE_BYTES: usize = 1 << 18;
 
 /// A gzip of so many bytes at most, and of so many unpacked, is unpacked as a whole: CloudFront's objects are smaller as a rule.
-/// Each reader holds one.
+/// Each reader holds one of each, and an ingestion keeps them for its next objects.
 const WHOLE_PACKED_BYTES: u64 = 16 << 20;
 const WHOLE_BYTES: usize = 64 << 20;
 

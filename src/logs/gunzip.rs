@@ -77,7 +77,7 @@ pub fn unpack(packed: &[u8], most: usize, unpacked: &mut Vec<u8>) -> Option<usiz
     Some(written)
 }
 
-/// Buffers of objects that were read, for the next ones: memory that is new to the process costs a third of unpacking.
+/// Buffers of objects that were read, for the next ones: memory that is new to the process has to be cleared page by page.
 #[derive(Default)]
 pub struct Spare {
     /// What objects were in as they are stored.
