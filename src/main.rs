@@ -1,25 +1,15 @@
-use std::ffi::{c_int, c_long};
 use std::process::ExitCode;
 
-/// A fifth of the time went to the system's allocator, which also keeps what was freed.
+/// A fifth of the time went to the system's allocator. mimalloc is as quick as this one and keeps pages for the thread that
+/// allocated in them: after 300 passes a daemon with 15 MB in use held 380 MB.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
-/// Options of mimalloc 3 (`mi_option_t`) and what they are set to, where the environment does not say otherwise.
-///
-/// `purge_delay`: milliseconds after which memory that was freed goes back to the system. With the allocator's own second a
-/// replay of a gigabyte holds a third more, and takes as long. `allow_thp`: whether the system is asked for huge pages, of which a
-/// pass that touches a little of many held 210 MB where it holds 150 now.
-const OPTIONS: [(c_int, c_long); 2] = [(15, 200), (43, 0)];
-
-unsafe extern "C" {
-    fn mi_option_set_default(option: c_int, value: c_long);
-}
+/// Options of jemalloc, where the environment (`_RJEM_MALLOC_CONF`) does not say otherwise: what was freed goes back to the system
+/// after a second, also while the program waits for its next pass.
+#[unsafe(export_name = "_rjem_malloc_conf")]
+pub static OPTIONS: &[u8] = b"background_thread:true,dirty_decay_ms:1000,muzzy_decay_ms:0\0";
 
 fn main() -> ExitCode {
-    for (option, value) in OPTIONS {
-        // SAFETY: mimalloc is linked, as the allocator above. What the environment says of the option stays.
-        unsafe { mi_option_set_default(option, value) };
-    }
     streamwarden::cli::main()
 }

@@ -240,9 +240,10 @@ impl DeltaStore {
             builder = builder.with_storage_backend(storage.clone(), url.clone());
         }
         let mut delta = builder.build().map_err(&error)?;
+        let Err(failed) = delta.load().await else { return Ok(Some(delta)) };
+        // Asked only now: to ask takes a listing of the log.
         if delta.verify_deltatable_existence().await.map_err(&error)? {
-            delta.load().await.map_err(&error)?;
-            return Ok(Some(delta));
+            return Err(error(failed));
         }
         if !self.writable {
             return Ok(None);
@@ -326,7 +327,8 @@ impl Store for DeltaStore {
         let Some(delta) = loaded(self, &mut tables, table).await? else {
             return Err(self.root.error(std::io::Error::other("it was opened for reading")));
         };
-        let commit = CommitProperties::default().with_application_transactions(
+        // Old commits are removed when the table is compacted: to look for them takes a listing of the log each time.
+        let commit = CommitProperties::default().with_cleanup_expired_logs(Some(false)).with_application_transactions(
             transactions
                 .iter()
                 .map(|transaction| deltalake::kernel::Transaction::new(&transaction.app, transaction.version))
