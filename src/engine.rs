@@ -16,6 +16,7 @@ use datafusion::execution::SessionStateBuilder;
 use datafusion::execution::context::SQLOptions;
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::prelude::{SessionConfig, SessionContext};
+use futures::future::try_join_all;
 use tokio::sync::OnceCell;
 
 use crate::memory_pool::Pool;
@@ -127,8 +128,9 @@ impl Engine {
     pub async fn session_over(&self, store: &dyn Store, now: DateTime<Utc>) -> Result<SessionContext, EngineError> {
         let start = |error| EngineError::Start(Box::new(error));
         let (session, stored) = (self.session(), self.session());
-        for table in Table::STORED {
-            let provider = store.provider(table, &session).await?;
+        // In S3 each is several requests.
+        let providers = Table::STORED.map(|table| store.provider(table, &session));
+        for (table, provider) in Table::STORED.into_iter().zip(try_join_all(providers).await?) {
             let name = format!("stored_{}", table.name());
             stored.register_table(name.as_str(), provider.clone()).map_err(start)?;
             session.register_table(name, provider).map_err(start)?;

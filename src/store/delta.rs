@@ -1,9 +1,8 @@
 //! The state in a folder or in S3: `state.json` with its version, `lock`, and a Delta table per stored table.
 
-use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::num::NonZeroU64;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex as SyncMutex, MutexGuard, OnceLock};
 use std::time::Duration;
 
 use arrow::record_batch::RecordBatch;
@@ -27,6 +26,7 @@ use tokio::sync::Mutex;
 use url::Url;
 use uuid::Uuid;
 
+use super::contents::Contents;
 use super::lock::Lease;
 use super::{Root, StateLock, Store, StoreError, Transaction};
 use crate::schema::Table;
@@ -39,6 +39,20 @@ const VACUUM_FILE: &str = "vacuumed";
 
 /// Size of a compacted file, about.
 const COMPACT_BYTES: NonZeroU64 = NonZeroU64::new(16 << 20).expect("it is not zero");
+
+/// Tables that a pass asks several times, each time for most of their columns: they are read once, while their files have no more
+/// than [`READ_ONCE_BYTES`] in all.
+const READ_ONCE: [Table; 6] = [
+    Table::Credentials,
+    Table::Revocations,
+    Table::Enforcement,
+    Table::Syncs,
+    Table::Notifications,
+    Table::Objects,
+];
+
+/// Some ten times as much in memory. A ledger of 10,000 objects has 1 MB.
+const READ_ONCE_BYTES: u64 = 2 << 20;
 
 /// How often a table in S3 is tried again that cannot be loaded.
 const LOAD_RETRIES: u32 = 4;
@@ -67,7 +81,10 @@ pub struct DeltaStore {
     writable: bool,
     /// What a writer in S3 holds.
     lease: Option<Arc<Lease>>,
-    tables: Mutex<HashMap<Table, DeltaTable>>,
+    /// Each is loaded when it is first asked for.
+    tables: HashMap<Table, Mutex<Option<DeltaTable>>>,
+    /// Of the tables [`READ_ONCE`] what was read.
+    contents: SyncMutex<HashMap<Table, Contents>>,
     /// What was asked for and what was written: the Delta library goes through the log of a table for each question, and while
     /// this lives nobody else writes, or what was loaded stays as it was.
     transactions: Mutex<HashMap<(Table, String), Option<i64>>>,
@@ -104,8 +121,9 @@ impl DeltaStore {
     }
 
     fn new(root: &Root, identity: String, writable: bool, lease: Option<Arc<Lease>>) -> DeltaStore {
-        let (tables, transactions, storage) = Default::default();
-        DeltaStore { root: root.clone(), identity, storage, writable, lease, tables, transactions }
+        let (transactions, storage, contents) = Default::default();
+        let tables = Table::STORED.into_iter().map(|table| (table, Mutex::default())).collect();
+        DeltaStore { root: root.clone(), identity, storage, writable, lease, tables, contents, transactions }
     }
 
     /// An error where the lock was lost, so that the tables may have changed since they were loaded.
@@ -134,9 +152,9 @@ impl DeltaStore {
 
     /// How many files each hour of a table has; a table without hours has one entry without a name.
     pub async fn files(&self, table: Table) -> Result<BTreeMap<String, usize>, StoreError> {
-        let mut tables = self.tables.lock().await;
+        let mut slot = self.tables[&table].lock().await;
         let mut files = BTreeMap::new();
-        if let Some(delta) = loaded(self, &mut tables, table).await? {
+        if let Some(delta) = loaded(self, &mut slot, table).await? {
             for uri in delta.get_file_uris().map_err(self.error(table))? {
                 let hour = uri.split('/').find_map(|part| part.strip_prefix("hour=")).unwrap_or_default();
                 *files.entry(hour.to_owned()).or_default() += 1;
@@ -198,11 +216,16 @@ impl DeltaStore {
         operation: impl AsyncFnOnce(DeltaTable) -> Result<DeltaTable, DeltaTableError>,
     ) -> Result<(), StoreError> {
         self.check_held()?;
-        let mut tables = self.tables.lock().await;
-        if let Some(delta) = loaded(self, &mut tables, table).await? {
+        let mut slot = self.tables[&table].lock().await;
+        if let Some(delta) = loaded(self, &mut slot, table).await? {
+            self.contents().remove(&table);
             *delta = operation(delta.clone()).await.map_err(self.error(table))?;
         }
         Ok(())
+    }
+
+    fn contents(&self) -> MutexGuard<'_, HashMap<Table, Contents>> {
+        self.contents.lock().expect("not poisoned")
     }
 
     fn error(&self, table: Table) -> impl Fn(DeltaTableError) -> StoreError + '_ {
@@ -301,12 +324,12 @@ fn wrong_version(root: &Root, found: u64) -> StoreError {
 #[async_trait]
 impl Store for DeltaStore {
     async fn transaction(&self, table: Table, app: &str) -> Result<Option<i64>, StoreError> {
-        let mut tables = self.tables.lock().await;
+        let mut slot = self.tables[&table].lock().await;
         let mut transactions = self.transactions.lock().await;
         if let Some(known) = transactions.get(&(table, app.to_owned())) {
             return Ok(*known);
         }
-        let Some(delta) = loaded(self, &mut tables, table).await? else {
+        let Some(delta) = loaded(self, &mut slot, table).await? else {
             return Ok(None);
         };
         let snapshot = delta.snapshot().map_err(self.error(table))?;
@@ -323,10 +346,11 @@ impl Store for DeltaStore {
     ) -> Result<(), StoreError> {
         let error = self.error(table);
         self.check_held()?;
-        let mut tables = self.tables.lock().await;
-        let Some(delta) = loaded(self, &mut tables, table).await? else {
+        let mut slot = self.tables[&table].lock().await;
+        let Some(delta) = loaded(self, &mut slot, table).await? else {
             return Err(self.root.error(std::io::Error::other("it was opened for reading")));
         };
+        let contents = self.contents().remove(&table);
         // Old commits are removed when the table is compacted: to look for them takes a listing of the log each time.
         let commit = CommitProperties::default().with_cleanup_expired_logs(Some(false)).with_application_transactions(
             transactions
@@ -342,20 +366,23 @@ impl Store for DeltaStore {
             let mut writer = RecordBatchWriter::for_table(delta)?
                 .with_writer_properties(writer_properties())
                 .with_commit_properties(commit);
-            for batch in rows {
-                writer.write(batch).await?;
+            for batch in &rows {
+                writer.write(batch.clone()).await?;
             }
             writer.flush_and_commit(delta).await
         };
         let Err(failed) = written.await else {
             known.extend(transactions.iter().map(|one| ((table, one.app.clone()), Some(one.version))));
+            if let Some(grown) = contents.and_then(|contents| contents.with(&rows)) {
+                self.contents().insert(table, grown);
+            }
             return Ok(());
         };
         // What is in memory may be half of it.
-        tables.remove(&table);
+        *slot = None;
         // In S3 the answer may have broken off behind a commit that was done. There is one writer: a newer version is ours.
         if self.lease.is_some()
-            && let Ok(Some(again)) = loaded(self, &mut tables, table).await
+            && let Ok(Some(again)) = loaded(self, &mut slot, table).await
             && again.version() > before
         {
             tracing::warn!("table {}: the commit was done, though: {failed}", table.name());
@@ -365,26 +392,42 @@ impl Store for DeltaStore {
     }
 
     async fn provider(&self, table: Table, session: &SessionContext) -> Result<Arc<dyn TableProvider>, StoreError> {
-        let mut tables = self.tables.lock().await;
+        let mut slot = self.tables[&table].lock().await;
         let engine = |source| StoreError::Engine { table: table.name(), source: Box::new(source) };
-        let Some(delta) = loaded(self, &mut tables, table).await? else {
+        let Some(delta) = loaded(self, &mut slot, table).await? else {
             return Ok(Arc::new(MemTable::try_new(table.schema().stored(), vec![vec![]]).map_err(engine)?));
         };
         delta.update_datafusion_session(&session.state()).map_err(self.error(table))?;
-        Ok(Arc::new(delta.table_provider().build().await.map_err(engine)?))
+        let known = self.contents().get(&table).cloned();
+        if let Some(contents) = known {
+            return Ok(Arc::new(contents));
+        }
+        let provider: Arc<dyn TableProvider> = Arc::new(delta.table_provider().build().await.map_err(engine)?);
+        if !READ_ONCE.contains(&table) || bytes_of(delta).map_err(self.error(table))? > READ_ONCE_BYTES {
+            return Ok(provider);
+        }
+        let contents = Contents::of(provider);
+        self.contents().insert(table, contents.clone());
+        Ok(Arc::new(contents))
     }
 }
 
 /// The table, loaded at most once.
 async fn loaded<'a>(
     store: &DeltaStore,
-    tables: &'a mut HashMap<Table, DeltaTable>,
+    slot: &'a mut Option<DeltaTable>,
     table: Table,
 ) -> Result<Option<&'a mut DeltaTable>, StoreError> {
-    match tables.entry(table) {
-        Entry::Occupied(loaded) => Ok(Some(loaded.into_mut())),
-        Entry::Vacant(place) => Ok(store.load(table).await?.map(|delta| place.insert(delta))),
+    if slot.is_none() {
+        *slot = store.load(table).await?;
     }
+    Ok(slot.as_mut())
+}
+
+/// Bytes of the table's files.
+fn bytes_of(delta: &DeltaTable) -> Result<u64, DeltaTableError> {
+    let files = delta.snapshot()?.log_data();
+    Ok(files.iter().map(|file| u64::try_from(file.size()).unwrap_or(0)).sum())
 }
 
 #[cfg(test)]
@@ -438,5 +481,49 @@ mod tests {
             .collect();
         seen.sort();
         assert_eq!(seen, ["after query:token", "before path-start"]);
+    }
+
+    /// What is read once is what the table holds, whatever is written meanwhile; a session has the rows of when it was made.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn what_is_read_once_follows_what_is_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = Root::Folder(folder.path().to_owned());
+        let lock = StateLock::acquire(&root, false, Duration::from_secs(60)).await.unwrap();
+        let store = DeltaStore::open_or_create(&root, &lock).await.unwrap();
+        let engine = Engine::new(&crate::config::Engine::default()).unwrap();
+        let over = async |store: &DeltaStore| engine.session_over(store, DateTime::UNIX_EPOCH).await.unwrap();
+        let keys = async |session: &SessionContext| {
+            let sql = "SELECT key, batch, reason FROM stored_objects ORDER BY batch";
+            let rows = session.sql(sql).await.unwrap().collect().await.unwrap();
+            rows::to_json(&rows).unwrap().into_iter().map(|row| format!("{row:?}")).collect::<Vec<String>>()
+        };
+        let add = async |batch: i64| {
+            let row = serde_json::json!({"location": "logs", "key": format!("{batch}.gz"), "batch": batch});
+            let rows = rows::encode(Table::Objects.schema().stored(), &[row]).unwrap();
+            store.append(Table::Objects, vec![rows], &[Transaction::new("test", batch)]).await.unwrap();
+        };
+        let stored = async || keys(&over(&DeltaStore::open(&root).await.unwrap()).await).await;
+
+        assert_eq!(keys(&over(&store).await).await, Vec::<String>::new());
+        let before = over(&store).await;
+        for batch in 1..=3 {
+            add(batch).await;
+            let now = keys(&over(&store).await).await;
+            assert_eq!((now.len(), &now), (usize::try_from(batch).unwrap(), &stored().await));
+        }
+        assert_eq!(keys(&before).await, Vec::<String>::new());
+        // Nobody has asked between these two.
+        add(4).await;
+        add(5).await;
+        store.compact(Table::Objects).await.unwrap();
+        let all = keys(&over(&store).await).await;
+        assert_eq!((all.len(), &all), (5, &stored().await));
+        for file in fs::read_dir(folder.path().join("tables/objects")).unwrap() {
+            let path = file.unwrap().path();
+            if path.extension().is_some_and(|ending| ending == "parquet") {
+                fs::remove_file(path).unwrap();
+            }
+        }
+        assert_eq!(keys(&over(&store).await).await, all, "it is not read again");
     }
 }

@@ -1,5 +1,6 @@
 //! Where the tables are kept, behind one trait: Delta tables in a folder or in S3, or memory over either.
 
+mod contents;
 mod delta;
 mod lock;
 mod memory;

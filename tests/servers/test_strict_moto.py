@@ -645,6 +645,22 @@ class StrictMotoTest(unittest.TestCase):
         statuses = [call["status"] for call in self.control("GET", "calls")]
         self.assertEqual(statuses, [400, 500, 503, 403, 403, 200, 200, 200])
 
+    def test_listings_are_whole_and_in_order(self):
+        self.s3.create_bucket(Bucket="listed", CreateBucketConfiguration={"LocationConstraint": "eu-west-1"})
+        names = [f"{folder}/{number:03}" for folder in ("a", "b-c", "b") for number in range(25)]
+        for name in reversed(names):
+            self.s3.put_object(Bucket="listed", Key=name, Body=b"x")
+        self.s3.delete_object(Bucket="listed", Key=names.pop(30))
+        for prefix, after, most in itertools.product(("", "b", "b/", "c"), ("", "b/012", "b/0125", "z"), (1, 10, 1000)):
+            pages = self.s3.get_paginator("list_objects_v2").paginate(
+                Bucket="listed", Prefix=prefix, StartAfter=after, PaginationConfig={"PageSize": most}
+            )
+            found = [[item["Key"] for item in page.get("Contents", [])] for page in pages]
+            self.assertEqual(sum(found, []), [name for name in names if name.startswith(prefix) and name > after])
+            self.assertTrue(all(len(page) == most for page in found[:-1]), found)
+        folders = self.s3.list_objects_v2(Bucket="listed", Delimiter="/")["CommonPrefixes"]
+        self.assertEqual(folders, [{"Prefix": "a/"}, {"Prefix": "b-c/"}, {"Prefix": "b/"}])
+
     def test_control_refuses_nonsense(self):
         for method, what, body in (("GET", "nothing", None), ("POST", "faults", [{"operation": "GetObject"}])):
             with self.assertRaises(urllib.error.HTTPError) as caught:
