@@ -137,7 +137,8 @@ impl ColumnType {
     pub fn arrow(self) -> DataType {
         match self {
             ColumnType::Timestamp => DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())),
-            ColumnType::Text => DataType::Utf8,
+            // Texts that are short, or the same in many rows, take less room than as `Utf8`; Delta's scans give them like this.
+            ColumnType::Text => DataType::Utf8View,
             ColumnType::Int => DataType::Int64,
             ColumnType::Float => DataType::Float64,
             ColumnType::Bool => DataType::Boolean,

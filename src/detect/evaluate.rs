@@ -81,6 +81,7 @@ struct FindingRow<'a> {
 struct TouchedMinute {
     minute: DateTime<Utc>,
     batch: i64,
+    sessions: u64,
 }
 
 /// Why detection stopped. A detector that fails does not stop it.
@@ -116,8 +117,14 @@ pub enum Purpose {
 /// Key of a finding: who, by which detector, in which window.
 type Key = (String, String, Window);
 
-/// The detectors, by their places, that look at a window.
-type Jobs = BTreeMap<Window, Vec<usize>>;
+/// What is to be evaluated.
+#[derive(Default)]
+struct Jobs {
+    /// The detectors, by their places, that look at a window.
+    windows: BTreeMap<Window, Vec<usize>>,
+    /// Of the hour that has most of them, how many minutes of sessions have new rows.
+    fullest_hour: u64,
+}
 
 /// Evaluates what was ingested since each detector last ran, and appends what is new to `findings`, or hands it over.
 #[expect(clippy::too_many_arguments, reason = "all that a detection knows")]
@@ -164,7 +171,7 @@ pub async fn detect(
     for finding in &changed {
         detection.detectors.entry(finding.detector.clone()).or_default().findings += 1;
     }
-    detection.sessions = sessions_in(&session, jobs.keys()).await?;
+    detection.sessions = sessions_in(&session, jobs.windows.keys()).await?;
 
     // Detections have numbers of their own: one that makes up for a failure sees no new batch.
     let evaluation = evaluations(store).await? + 1;
@@ -286,13 +293,18 @@ impl<'a> Inspection<'a> {
 
     /// The windows that hold these minutes, each with the detectors that look at it, by their places.
     fn jobs(&self, minutes: &[TouchedMinute], after: &[i64]) -> Jobs {
-        let mut jobs = Jobs::new();
+        let mut jobs = Jobs::default();
         for (index, detector) in self.bench.detectors.iter().enumerate() {
             let new = minutes.iter().filter(|minute| minute.batch > after[index]).map(|minute| minute.minute);
             for window in windows_over(new, detector.window, detector.every) {
-                jobs.entry(window).or_default().push(index);
+                jobs.windows.entry(window).or_default().push(index);
             }
         }
+        let mut hours: HashMap<i64, u64> = HashMap::new();
+        for minute in minutes {
+            *hours.entry(minute.minute.timestamp().div_euclid(3_600)).or_default() += minute.sessions;
+        }
+        jobs.fullest_hour = hours.into_values().max().unwrap_or(0);
         jobs
     }
 
@@ -311,7 +323,7 @@ impl<'a> Inspection<'a> {
         detection: &mut Detection,
     ) -> Result<Evaluation, DetectError> {
         let detectors = &self.bench.detectors;
-        stage.set_total(jobs.values().map(|detectors| detectors.len() as u64).sum());
+        stage.set_total(jobs.windows.values().map(|detectors| detectors.len() as u64).sum());
         let mut known: HashMap<Window, Vec<Key>> = HashMap::new();
         for key in stored.keys() {
             known.entry(key.2).or_default().push(key.clone());
@@ -319,10 +331,13 @@ impl<'a> Inspection<'a> {
         let mut evaluation = Evaluation::default();
         let mut highest = Highest::default();
         let (after, run_id, failed) = (Arc::from(after), Arc::from(run_id), Arc::default());
-        let used: BTreeSet<usize> = jobs.values().flatten().copied().collect();
+        let used: BTreeSet<usize> = jobs.windows.values().flatten().copied().collect();
         let used: Vec<&Detector> = used.into_iter().map(|index| &detectors[index]).collect();
         let mut loader = Loader::new(session, &used, self.learned.clone(), &self.config.allow, now);
-        for chunk in chunks(jobs, loader.chunk()) {
+        let length = loader.chunk(jobs.fullest_hour);
+        // Some wait for their turn, so that no thread does while the results come in order; but what they see takes memory.
+        let at_once = if length < TimeDelta::hours(1) { self.engine.threads() } else { 2 * self.engine.threads() };
+        for chunk in chunks(jobs, length) {
             let started = Instant::now();
             let loaded = loader.show(chunk.start, chunk.end, &mut detection.spared).await?;
             tracing::debug!("rows of {} windows loaded in {:.2?}", chunk.windows.len(), started.elapsed());
@@ -344,8 +359,7 @@ impl<'a> Inspection<'a> {
                     let evaluated = SpawnedTask::spawn(async move { bench.evaluate(task).await }.in_current_span());
                     async move { (window, indexes.len(), evaluated.join_unwind().await) }
                 })
-                // Some wait for their turn, so that no thread does while the results come in order.
-                .buffered(2 * self.engine.threads());
+                .buffered(at_once);
             while let Some((window, detectors_of_it, in_window)) = windows.next().await {
                 stage.advance(detectors_of_it as u64);
                 let in_window = in_window.map_err(DetectError::Cancelled)?;
@@ -588,7 +602,7 @@ fn withdrawn<'a>((session_id, detector, window): &'a Key, evaluation: i64, run_i
     }
 }
 
-/// Jobs of windows that end within some hours of event time: what is in memory at once is that, and a window.
+/// Jobs of windows that end within some minutes or hours of event time: what is in memory at once is that, and a window.
 struct Chunk<'a> {
     /// From when on its windows, and those of the chunks behind it, begin: a longer window of a later hour may begin before the
     /// shorter ones of this.
@@ -599,7 +613,7 @@ struct Chunk<'a> {
 
 fn chunks(jobs: &Jobs, length: TimeDelta) -> Vec<Chunk<'_>> {
     let mut hours: BTreeMap<i64, Vec<(Window, &Vec<usize>)>> = BTreeMap::new();
-    for (window, detectors) in jobs {
+    for (window, detectors) in &jobs.windows {
         hours.entry(window.end.timestamp().div_euclid(length.num_seconds())).or_default().push((*window, detectors));
     }
     let mut start = DateTime::<Utc>::MAX_UTC;
@@ -615,7 +629,7 @@ fn chunks(jobs: &Jobs, length: TimeDelta) -> Vec<Chunk<'_>> {
 
 /// The findings of these windows that are stored.
 async fn stored_findings(session: &SessionContext, jobs: &Jobs) -> Result<HashMap<Key, Finding>, EngineError> {
-    let (Some((first, _)), Some((last, _))) = (jobs.first_key_value(), jobs.last_key_value()) else {
+    let (Some((first, _)), Some((last, _))) = (jobs.windows.first_key_value(), jobs.windows.last_key_value()) else {
         return Ok(HashMap::new());
     };
     let bounds = vec![("after", timestamp(first.end - TimeDelta::microseconds(1))), ("until", timestamp(last.end))];
@@ -640,6 +654,7 @@ fn changed<'a>(stored: &HashMap<Key, Finding>, found: &'a HashMap<Key, Finding>)
 mod tests {
     use std::path::Path;
 
+    use proptest::prelude::*;
     use rand::rngs::StdRng;
     use rand::{Rng, SeedableRng};
     use serde_json::{Map, Value, json};
@@ -683,6 +698,32 @@ mod tests {
             }
         }
         (activity, deliveries)
+    }
+
+    proptest! {
+        /// However much is loaded at once: what a chunk loads holds its windows, and nothing that was dropped for it is asked for
+        /// later.
+        #[test]
+        fn every_window_is_in_one_chunk_that_holds_it(
+            windows in prop::collection::btree_set((0i64..300, 1i64..90), 1..40),
+            length in 5i64..=60,
+        ) {
+            let at = |minute| DateTime::from_timestamp(1_800_000_000 + 60 * minute, 0).unwrap();
+            let mut jobs = Jobs::default();
+            for (start, minutes) in windows {
+                jobs.windows.insert(Window { start: at(start), end: at(start + minutes) }, vec![0]);
+            }
+            let chunks = chunks(&jobs, TimeDelta::minutes(length));
+            for chunk in &chunks {
+                for (window, _) in &chunk.windows {
+                    prop_assert!(chunk.start <= window.start && window.end <= chunk.end);
+                }
+            }
+            prop_assert!(chunks.is_sorted_by_key(|chunk| chunk.start) && chunks.is_sorted_by_key(|chunk| chunk.end));
+            let of_chunks = chunks.iter().flat_map(|chunk| chunk.windows.iter().map(|(window, _)| *window));
+            prop_assert_eq!(of_chunks.collect::<BTreeSet<Window>>(), jobs.windows.keys().copied().collect());
+            prop_assert_eq!(chunks.iter().map(|chunk| chunk.windows.len()).sum::<usize>(), jobs.windows.len());
+        }
     }
 
     async fn store_of(activity: &[Value], deliveries: &[Value]) -> MemoryStore {

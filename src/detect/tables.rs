@@ -42,6 +42,11 @@ const ACTIVITY: &str = "activity";
 const REFUSALS: &str = "refusals";
 const DELIVERIES: &str = "deliveries";
 
+/// Minutes of sessions whose rows are loaded at once, about: some 100 MB.
+const LOADED_AT_ONCE: u64 = 250_000;
+
+const MOST_PARTS_OF_AN_HOUR: u64 = 12;
+
 /// Whether a detector depends on a table that is made of what everybody does.
 pub fn depends_on(detector: &Detector, table: OfEverybody) -> bool {
     detector.reads(table.name()) || table == OfEverybody::ContentPace && detector.reads(PACE)
@@ -129,11 +134,16 @@ impl<'a> Loader<'a> {
         }
     }
 
-    /// How much event time is loaded at once.
-    pub fn chunk(&self) -> TimeDelta {
-        // Of everybody an hour may be a good part of what fits in memory. Where the others are known, only few are looked for, and
-        // each load costs several statements.
-        if self.all || self.loaded.learned.is_none() { TimeDelta::hours(1) } else { TimeDelta::hours(6) }
+    /// How much event time is loaded at once, if in so many minutes of an hour a session has new rows.
+    pub fn chunk(&self, minutes_of_sessions: u64) -> TimeDelta {
+        // Each load costs several statements; while it lasts, its rows are in memory about three times. Where the others are known,
+        // only few are looked for.
+        if self.all || self.loaded.learned.is_none() {
+            let parts = minutes_of_sessions.div_ceil(LOADED_AT_ONCE).clamp(1, MOST_PARTS_OF_AN_HOUR);
+            TimeDelta::minutes(60 / parts as i64)
+        } else {
+            TimeDelta::hours(6)
+        }
     }
 
     /// Loads what windows from `start` on and until `end` can see. Those that are asked for later begin no earlier.

@@ -144,7 +144,7 @@ impl Ledger {
                 batch.schema().fields().iter().filter_map(|f| stored.index_of(f.name()).ok()).collect();
             let schema = Arc::new(stored.project(&columns).expect("the places are those of its fields"));
             let batch = conform(&batch, &schema).map_err(|message| EngineError::Rows { file: LEDGER.file, message })?;
-            let text = |column: usize| batch.column(column).as_string::<i32>();
+            let text = |column: usize| batch.column(column).as_string_view();
             let (locations, keys, etags, digests, statuses) = (text(0), text(1), text(2), text(3), text(4));
             let batches = batch.column(5).as_primitive::<Int64Type>();
             for row in 0..batch.num_rows() {

@@ -9,7 +9,11 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use ahash::RandomState;
-use arrow::array::{ArrayRef, BooleanArray, Float64Array, Int64Array, StringArray, TimestampMicrosecondArray};
+use arrow::array::{
+    ArrayRef, BooleanArray, Float64Array, Int64Array, StringViewArray, StringViewBuilder, TimestampMicrosecondArray,
+    UInt32Array,
+};
+use arrow::compute::take;
 use arrow::record_batch::RecordBatch;
 use chrono::DateTime;
 use indexmap::{IndexMap, IndexSet};
@@ -59,6 +63,11 @@ impl Texts {
 
     fn get(&self, id: Id) -> &str {
         &self.0[id as usize]
+    }
+
+    /// All of them, by their places. Columns of rows take from it, and share its memory.
+    fn column(&self) -> StringViewArray {
+        StringViewArray::from_iter_values(&self.0)
     }
 
     /// The lesser text of two, as MIN of SQL has it.
@@ -417,7 +426,7 @@ impl Tally {
 
     /// The rows of each table, in the stored schema and with their batch number; `activity` last.
     pub fn into_rows(self, batch: i64) -> [(Table, Vec<RecordBatch>); 4] {
-        let texts = &self.texts;
+        let texts = &self.texts.column();
         [
             (Table::Refusals, batches(Table::Refusals, batch, &self.refusals, |rows| refusal_columns(texts, rows))),
             (
@@ -630,8 +639,16 @@ fn ints(values: impl Iterator<Item = Option<i64>>) -> ArrayRef {
     Arc::new(values.collect::<Int64Array>())
 }
 
+/// Of texts that are made for it.
 fn strings<T: AsRef<str>>(values: impl Iterator<Item = Option<T>>) -> ArrayRef {
-    Arc::new(values.collect::<StringArray>())
+    let mut strings = StringViewBuilder::new().with_deduplicate_strings();
+    values.for_each(|value| strings.append_option(value));
+    Arc::new(strings.finish())
+}
+
+/// Of the texts of a tally.
+fn known(texts: &StringViewArray, ids: impl Iterator<Item = Option<Id>>) -> ArrayRef {
+    take(texts, &ids.collect::<UInt32Array>(), None).expect("each id is the place of a text")
 }
 
 fn bools(values: impl Iterator<Item = bool>) -> ArrayRef {
@@ -644,31 +661,30 @@ fn floats(values: impl Iterator<Item = Option<f64>>) -> ArrayRef {
 
 fn hours(minutes: impl Iterator<Item = i64>) -> ArrayRef {
     let (mut of, mut text) = (i64::MIN, String::new());
-    let mut hours = Vec::new();
+    let mut hours = StringViewBuilder::new().with_deduplicate_strings();
     for minute in minutes {
         if minute.div_euclid(60 * MINUTE) != of {
             (of, text) = (minute.div_euclid(60 * MINUTE), hour(minute));
         }
-        hours.push(text.clone());
+        hours.append_value(&text);
     }
-    Arc::new(StringArray::from(hours))
+    Arc::new(hours.finish())
 }
 
-fn activity_columns(texts: &Texts, rows: &[(&ActivityKey, &Activity)]) -> Columns {
-    let text = |id: Option<Id>| id.map(|id| texts.get(id));
+fn activity_columns(texts: &StringViewArray, rows: &[(&ActivityKey, &Activity)]) -> Columns {
     let keys = || rows.iter().map(|(key, _)| *key);
     let values = || rows.iter().map(|(_, activity)| *activity);
     vec![
         ("hour", hours(keys().map(|key| key.minute))),
         ("minute", instants(keys().map(|key| Some(key.minute)))),
-        ("session_id", strings(keys().map(|key| text(Some(key.session))))),
-        ("network", strings(keys().map(|key| text(key.network)))),
+        ("session_id", known(texts, keys().map(|key| Some(key.session)))),
+        ("network", known(texts, keys().map(|key| key.network))),
         ("country", strings(keys().map(|key| key.country.as_ref().map(Country::as_str)))),
         ("asn", ints(keys().map(|key| key.asn))),
-        ("user_agent", strings(keys().map(|key| text(key.user_agent)))),
-        ("referer_host", strings(keys().map(|key| text(key.referer_host)))),
-        ("content", strings(keys().map(|key| text(key.content)))),
-        ("distribution", strings(values().map(|row| text(row.distribution)))),
+        ("user_agent", known(texts, keys().map(|key| key.user_agent))),
+        ("referer_host", known(texts, keys().map(|key| key.referer_host))),
+        ("content", known(texts, keys().map(|key| key.content))),
+        ("distribution", known(texts, values().map(|row| row.distribution))),
         ("bound", bools(keys().map(|key| key.bound))),
         ("derived", bools(values().map(|row| row.derived))),
         ("ip", strings(values().map(|row| row.ip.map(|ip| ip.to_string())))),
@@ -686,15 +702,15 @@ fn activity_columns(texts: &Texts, rows: &[(&ActivityKey, &Activity)]) -> Column
     ]
 }
 
-fn delivery_columns(texts: &Texts, rows: &[(&DeliveryKey, &Delivery)]) -> Columns {
+fn delivery_columns(texts: &StringViewArray, rows: &[(&DeliveryKey, &Delivery)]) -> Columns {
     let keys = || rows.iter().map(|(key, _)| *key);
     let values = || rows.iter().map(|(_, delivery)| *delivery);
     vec![
         ("hour", hours(keys().map(|key| key.minute))),
         ("minute", instants(keys().map(|key| Some(key.minute)))),
-        ("session_id", strings(keys().map(|key| Some(texts.get(key.session))))),
+        ("session_id", known(texts, keys().map(|key| Some(key.session)))),
         ("segment", ints(keys().map(|key| Some(key.segment)))),
-        ("network", strings(keys().map(|key| Some(texts.get(key.network))))),
+        ("network", known(texts, keys().map(|key| Some(key.network)))),
         ("bound", bools(keys().map(|key| key.bound))),
         ("asn", ints(values().map(|row| row.asn))),
         ("network_type", strings(values().map(|row| row.network_type.map(NetworkType::name)))),
@@ -702,14 +718,14 @@ fn delivery_columns(texts: &Texts, rows: &[(&DeliveryKey, &Delivery)]) -> Column
     ]
 }
 
-fn credential_columns(texts: &Texts, rows: &[(&CredentialKey, &Seen)]) -> Columns {
+fn credential_columns(texts: &StringViewArray, rows: &[(&CredentialKey, &Seen)]) -> Columns {
     let keys = || rows.iter().map(|(key, _)| *key);
     let values = || rows.iter().map(|(_, seen)| *seen);
     vec![
-        ("session_id", strings(keys().map(|key| Some(texts.get(key.session))))),
+        ("session_id", known(texts, keys().map(|key| Some(key.session)))),
         ("scheme", strings(keys().map(|key| Some(key.scheme)))),
         ("component", strings(keys().map(|key| Some(key.component.to_string())))),
-        ("credential", strings(keys().map(|key| Some(texts.get(key.credential))))),
+        ("credential", known(texts, keys().map(|key| Some(key.credential)))),
         ("token_expires", instants(values().map(|row| row.token_expires))),
         ("unknown_expiry", bools(values().map(|row| row.unknown_expiry))),
         ("first_seen", instants(values().map(|row| Some(row.first_seen)))),
@@ -717,13 +733,13 @@ fn credential_columns(texts: &Texts, rows: &[(&CredentialKey, &Seen)]) -> Column
     ]
 }
 
-fn refusal_columns(texts: &Texts, rows: &[(&RefusalKey, &Refusal)]) -> Columns {
+fn refusal_columns(texts: &StringViewArray, rows: &[(&RefusalKey, &Refusal)]) -> Columns {
     let keys = || rows.iter().map(|(key, _)| *key);
     let values = || rows.iter().map(|(_, refusal)| *refusal);
     vec![
         ("hour", hours(keys().map(|key| key.minute))),
         ("minute", instants(keys().map(|key| Some(key.minute)))),
-        ("session_id", strings(keys().map(|key| key.session.map(|session| texts.get(session))))),
+        ("session_id", known(texts, keys().map(|key| key.session))),
         ("requests", ints(values().map(|row| Some(row.requests)))),
         ("networks", ints(values().map(|row| Some(row.networks)))),
     ]

@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use arrow::array::{
-    ArrayRef, BooleanBuilder, Float64Builder, Int64Builder, StringBuilder, TimestampMicrosecondBuilder,
+    ArrayRef, BooleanBuilder, Float64Builder, Int64Builder, StringViewBuilder, TimestampMicrosecondBuilder,
 };
 use arrow::datatypes::{DataType, SchemaRef};
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
@@ -174,7 +174,7 @@ impl Source {
 
 enum ColumnBuilder {
     Time(TimestampMicrosecondBuilder),
-    Text(StringBuilder),
+    Text(StringViewBuilder),
     Int(Int64Builder),
     Float(Float64Builder),
     Bool(BooleanBuilder),
@@ -186,7 +186,7 @@ impl ColumnBuilder {
             DataType::Timestamp(..) => {
                 ColumnBuilder::Time(TimestampMicrosecondBuilder::new().with_data_type(data_type.clone()))
             }
-            DataType::Utf8 => ColumnBuilder::Text(StringBuilder::new()),
+            DataType::Utf8View => ColumnBuilder::Text(StringViewBuilder::new()),
             DataType::Int64 => ColumnBuilder::Int(Int64Builder::new()),
             DataType::Float64 => ColumnBuilder::Float(Float64Builder::new()),
             DataType::Boolean => ColumnBuilder::Bool(BooleanBuilder::new()),

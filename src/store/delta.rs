@@ -5,6 +5,7 @@ use std::num::NonZeroU64;
 use std::sync::{Arc, Mutex as SyncMutex, MutexGuard, OnceLock};
 use std::time::Duration;
 
+use arrow::datatypes::{DataType, Field, Schema};
 use arrow::record_batch::RecordBatch;
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
@@ -29,6 +30,7 @@ use uuid::Uuid;
 use super::contents::Contents;
 use super::lock::Lease;
 use super::{Root, StateLock, Store, StoreError, Transaction};
+use crate::rows::conform;
 use crate::schema::Table;
 
 /// Layout of the state that this program reads and writes.
@@ -42,14 +44,8 @@ const COMPACT_BYTES: NonZeroU64 = NonZeroU64::new(16 << 20).expect("it is not ze
 
 /// Tables that a pass asks several times, each time for most of their columns: they are read once, while their files have no more
 /// than [`READ_ONCE_BYTES`] in all.
-const READ_ONCE: [Table; 6] = [
-    Table::Credentials,
-    Table::Revocations,
-    Table::Enforcement,
-    Table::Syncs,
-    Table::Notifications,
-    Table::Objects,
-];
+const READ_ONCE: [Table; 6] =
+    [Table::Credentials, Table::Revocations, Table::Enforcement, Table::Syncs, Table::Notifications, Table::Objects];
 
 /// Some ten times as much in memory. A ledger of 10,000 objects has 1 MB.
 const READ_ONCE_BYTES: u64 = 2 << 20;
@@ -165,8 +161,11 @@ impl DeltaStore {
 
     /// Puts rows in the place of an hour's, in one commit.
     pub async fn replace_hour(&self, table: Table, hour: &str, rows: Vec<RecordBatch>) -> Result<(), StoreError> {
+        let schema = table.schema().stored();
         self.change(table, async |delta| {
-            let write = delta.write(rows).with_save_mode(SaveMode::Overwrite);
+            let rows: Result<Vec<RecordBatch>, DeltaTableError> =
+                rows.iter().map(|rows| written(&schema, rows)).collect();
+            let write = delta.write(rows?).with_save_mode(SaveMode::Overwrite);
             write.with_replace_where(col("hour").eq(lit(hour))).with_writer_properties(writer_properties()).await
         })
         .await
@@ -290,6 +289,16 @@ fn writer_properties() -> WriterProperties {
     WriterProperties::builder().set_compression(Compression::ZSTD(ZstdLevel::default())).build()
 }
 
+/// Rows with the columns of a schema, as they are written: the Delta library takes no texts but `Utf8`.
+fn written(schema: &Schema, rows: &RecordBatch) -> Result<RecordBatch, DeltaTableError> {
+    let as_utf8 = |field: &Arc<Field>| match field.data_type() {
+        DataType::Utf8View => field.as_ref().clone().with_data_type(DataType::Utf8),
+        _ => field.as_ref().clone(),
+    };
+    let fields: Vec<Field> = schema.fields().iter().map(as_utf8).collect();
+    conform(rows, &Arc::new(Schema::new(fields))).map_err(DeltaTableError::Generic)
+}
+
 /// The columns of a table as Delta has them.
 fn columns(table: Table) -> Result<StructType, DeltaTableError> {
     table.schema().stored().as_ref().try_into_kernel().map_err(|source| DeltaTableError::Arrow { source })
@@ -358,7 +367,7 @@ impl Store for DeltaStore {
                 .map(|transaction| deltalake::kernel::Transaction::new(&transaction.app, transaction.version))
                 .collect(),
         );
-        let before = delta.version();
+        let (before, schema) = (delta.version(), table.schema().stored());
         let mut known = self.transactions.lock().await;
         // Until the commit is done, nobody knows.
         known.retain(|(of, _), _| *of != table);
@@ -367,7 +376,7 @@ impl Store for DeltaStore {
                 .with_writer_properties(writer_properties())
                 .with_commit_properties(commit);
             for batch in &rows {
-                writer.write(batch.clone()).await?;
+                writer.write(written(&schema, batch)?).await?;
             }
             writer.flush_and_commit(delta).await
         };
@@ -458,7 +467,8 @@ mod tests {
                 "unknown_expiry": true, "first_seen": time, "last_seen": time})
         };
         let mut writer = RecordBatchWriter::for_table(&table).unwrap();
-        writer.write(rows::encode(old, &[row("before")]).unwrap()).await.unwrap();
+        let rows = rows::encode(old.clone(), &[row("before")]).unwrap();
+        writer.write(written(&old, &rows).unwrap()).await.unwrap();
         writer.flush_and_commit(&mut table).await.unwrap();
         fs::write(folder.path().join(VERSION_FILE), "{\"version\":1}").unwrap();
 
