@@ -75,6 +75,8 @@ pub struct DeltaStore {
     storage: OnceLock<Option<(ObjectStoreRef, Url)>>,
     /// A reader makes no tables: to it, one that is not there is empty.
     writable: bool,
+    /// It is new, or of an older version.
+    may_lack_tables: bool,
     /// What a writer in S3 holds.
     lease: Option<Arc<Lease>>,
     /// Each is loaded when it is first asked for.
@@ -90,7 +92,10 @@ impl DeltaStore {
     /// Opens the state for writing, making it if the place is new or empty and migrating an older one.
     pub async fn open_or_create(root: &Root, lock: &StateLock) -> Result<DeltaStore, StoreError> {
         let (found, identity) = version(root).await?;
-        let store = DeltaStore::new(root, identity, true, lock.lease());
+        let store = DeltaStore {
+            may_lack_tables: found != Some(VERSION),
+            ..DeltaStore::new(root, identity, true, lock.lease())
+        };
         match found {
             Some(VERSION) => return Ok(store),
             Some(older) if (1..VERSION).contains(&older) => {
@@ -119,7 +124,8 @@ impl DeltaStore {
     fn new(root: &Root, identity: String, writable: bool, lease: Option<Arc<Lease>>) -> DeltaStore {
         let (transactions, storage, contents) = Default::default();
         let tables = Table::STORED.into_iter().map(|table| (table, Mutex::default())).collect();
-        DeltaStore { root: root.clone(), identity, storage, writable, lease, tables, contents, transactions }
+        let (root, may_lack_tables) = (root.clone(), false);
+        DeltaStore { root, identity, storage, writable, may_lack_tables, lease, tables, contents, transactions }
     }
 
     /// An error where the lock was lost, so that the tables may have changed since they were loaded.
@@ -262,10 +268,12 @@ impl DeltaStore {
             builder = builder.with_storage_backend(storage.clone(), url.clone());
         }
         let mut delta = builder.build().map_err(&error)?;
-        let Err(failed) = delta.load().await else { return Ok(Some(delta)) };
-        // Asked only now: to ask takes a listing of the log.
-        if delta.verify_deltatable_existence().await.map_err(&error)? {
-            return Err(error(failed));
+        // To ask takes a listing of the table's log; not to ask, where there is none, an error of the Delta library in ours.
+        if !self.may_lack_tables || delta.verify_deltatable_existence().await.map_err(&error)? {
+            let Err(failed) = delta.load().await else { return Ok(Some(delta)) };
+            if delta.verify_deltatable_existence().await.map_err(&error)? {
+                return Err(error(failed));
+            }
         }
         if !self.writable {
             return Ok(None);
