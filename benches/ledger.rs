@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use arrow::array::{ArrayRef, Int64Array, StringArray, TimestampMicrosecondArray, new_null_array};
+use arrow::array::{ArrayRef, Int64Array, StringViewArray, TimestampMicrosecondArray, new_null_array};
 use arrow::record_batch::RecordBatch;
 use streamwarden::schema::Table;
 use streamwarden::store::{DeltaStore, Root, StateLock, Store, Transaction};
@@ -81,7 +81,7 @@ async fn fill(state: &Path, objects: usize) {
     for batch in 0..objects.div_ceil(BATCH) {
         let numbers: Vec<usize> = (batch * BATCH..((batch + 1) * BATCH).min(objects)).collect();
         let texts = |text: &dyn Fn(usize) -> String| -> ArrayRef {
-            Arc::new(numbers.iter().map(|number| Some(text(*number))).collect::<StringArray>())
+            Arc::new(numbers.iter().map(|number| Some(text(*number))).collect::<StringViewArray>())
         };
         let columns: Vec<ArrayRef> = schema
             .fields()

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use arrow::array::{ArrayRef, BooleanArray, Int64Array, StringArray, TimestampMicrosecondArray, new_null_array};
+use arrow::array::{ArrayRef, BooleanArray, Int64Array, StringViewArray, TimestampMicrosecondArray, new_null_array};
 use arrow::record_batch::RecordBatch;
 use chrono::{DateTime, TimeDelta, Utc};
 use streamwarden::config::Config;
@@ -108,7 +108,7 @@ fn resident() -> i64 {
 fn rows(table: Table, cells: &[Cell], start: DateTime<Utc>) -> RecordBatch {
     let schema = table.schema().stored();
     let texts = |text: &dyn Fn(Cell) -> String| -> ArrayRef {
-        Arc::new(cells.iter().map(|cell| Some(text(*cell))).collect::<StringArray>())
+        Arc::new(cells.iter().map(|cell| Some(text(*cell))).collect::<StringViewArray>())
     };
     let integers = |number: &dyn Fn(Cell) -> usize| -> ArrayRef {
         Arc::new(cells.iter().map(|cell| number(*cell) as i64).collect::<Int64Array>())

@@ -210,7 +210,7 @@ def without_nulls(value):
 
 
 def list_only_what_matches(self, bucket, prefix, delimiter, continuation_token, start_after, max_keys):
-    """S3Backend.list_objects_v2, which goes through every key of the bucket for each listing: a daemon waited for nothing else."""
+    """S3Backend.list_objects_v2, which goes through every key of the bucket for each listing: half of what a daemon waited for."""
     if delimiter or type(bucket) is not FakeBucket:
         return moto_list_objects_v2(self, bucket, prefix, delimiter, continuation_token, start_after, max_keys)
     after = self._pagination_tokens.get(continuation_token) if continuation_token else start_after
