@@ -285,13 +285,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let text = "#Fields: date time c-ip cs-uri-stem sc-status\n2026-11-20\t19:00:01\t198.18.0.1\t/a.ts\t200\n";
         std::fs::write(folder.path().join("a.log"), text).unwrap();
-        let context = ReadContext {
-            sessions: [].into(),
-            geo: Arc::new(Geo::default()),
-            refused_status: [403].into(),
-            disguise: Disguise::Keep,
-            spare: Arc::default(),
-        };
+        let context = ReadContext::new([].into(), Arc::new(Geo::default()), [403].into(), Disguise::Keep);
         let source = Arc::new(FolderSource::new(folder.path().to_owned()));
         let place = Place { source, form: Arc::default(), since: None };
         let session = SessionContext::new();

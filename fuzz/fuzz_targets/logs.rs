@@ -14,12 +14,8 @@ use streamwarden::privacy::Disguise;
 use streamwarden::schema::Table;
 use streamwarden::session::Scheme;
 
-static CONTEXT: LazyLock<ReadContext> = LazyLock::new(|| ReadContext {
-    sessions: Scheme::without_keys().into(),
-    geo: Arc::new(Geo::default()),
-    refused_status: [401, 403].into(),
-    disguise: Disguise::Keep,
-    spare: Arc::default(),
+static CONTEXT: LazyLock<ReadContext> = LazyLock::new(|| {
+    ReadContext::new(Scheme::without_keys().into(), Arc::new(Geo::default()), [401, 403].into(), Disguise::Keep)
 });
 
 fuzz_target!(|input: (u8, &[u8])| {

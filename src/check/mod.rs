@@ -352,7 +352,7 @@ async fn scheme_facts(
         mean_networks: f64,
     }
     let name = scheme.name();
-    let context = ReadContext { sessions: [scheme].into(), ..warden.context.clone() };
+    let context = warden.context.with_sessions([scheme].into());
     let schema = columns(&["session_id", "bound", "derived", "network", "accepted"]);
     let mut batches = Vec::new();
     for object in objects {

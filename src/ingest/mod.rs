@@ -9,6 +9,7 @@ mod ledger;
 pub mod tally;
 
 use std::collections::HashSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
@@ -16,7 +17,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 
 use crate::alarm::{Alarm, AlarmKind};
 use crate::engine::{Engine, EngineError};
-use crate::logs::gunzip::Spare;
+use crate::logs::spare::Pool;
 use crate::logs::{ObjectReport, ReadContext};
 use crate::notices::Facts;
 use crate::progress::Stage;
@@ -29,7 +30,7 @@ use crate::store::{Store, StoreError, Transaction};
 use crate::text::printable;
 use crate::time::rfc3339;
 use ledger::{Ledger, LedgerRow, Status, Verdict};
-use tally::Tally;
+use tally::{Reading, Tally};
 
 /// The application transaction of a batch, in every table that it is written to.
 pub const INGEST: &str = "ingest";
@@ -98,18 +99,19 @@ impl IngestError {
 }
 
 /// Gives the memory of what was read back, however an ingestion ends.
-struct Cleared<'a>(&'a Spare);
+struct Cleared<'a>(&'a ReadContext);
 
 impl Drop for Cleared<'_> {
     fn drop(&mut self) {
-        self.0.clear();
+        self.0.clear_spare();
     }
 }
 
 impl Ingestion<'_> {
     /// Finishes what was cut off, then ingests what is new. Progress is in bytes as stored.
     pub async fn run(&self, places: &[Place], stage: &Stage) -> Result<Ingested, IngestError> {
-        let _spare = Cleared(&self.context.spare);
+        let _spare = Cleared(self.context);
+        let readings = Arc::default();
         let mut done = Ingested::default();
         let mut session = self.engine.session_over(self.store, self.now).await?;
         let mut batch = ledger::last_batch(&session).await?;
@@ -129,8 +131,8 @@ impl Ingestion<'_> {
         }
         stage.set_total(new.iter().map(|object| object.meta.size).sum());
         let mut reading = stream::iter(new)
-            .map(|object| async move {
-                let outcome = read_with_retries(&object, self.context).await;
+            .map(|object| async {
+                let outcome = read_with_retries(&object, self.context, &readings).await;
                 (object, outcome)
             })
             .buffered(self.engine.threads().max(1) + 1);
@@ -306,7 +308,7 @@ impl Ingestion<'_> {
             let form = places.iter().find(|place| place.source.location() == location).map(|place| place.form.clone());
             let source = source::connect(&place).await;
             let object = LogObject { source, meta, form: form.unwrap_or_default() };
-            let outcome = match read_with_retries(&object, self.context).await {
+            let outcome = match read_with_retries(&object, self.context, &Arc::default()).await {
                 Ok((report, _)) if report.digest != digest => Err(ObjectError::Changed("its bytes are others".into())),
                 outcome => outcome,
             };
@@ -354,10 +356,10 @@ struct Batch {
 type Outcome = Result<(ObjectReport, Tally), ObjectError>;
 
 /// Reads an object. What fails for the moment is tried again, from the beginning.
-async fn read_with_retries(object: &LogObject, context: &ReadContext) -> Outcome {
+async fn read_with_retries(object: &LogObject, context: &ReadContext, spare: &Arc<Pool<Reading>>) -> Outcome {
     let mut attempt = 0;
     loop {
-        match requests::read(object, context, Tally::default()).await {
+        match requests::read(object, context, Tally::with_spare(spare)).await {
             Err(ObjectError::Unavailable(reason)) if attempt < RETRIES => {
                 let pause = pause(attempt, uuid::Uuid::new_v4().as_u128());
                 tracing::warn!("{object:?}: {reason}; trying again in {pause:.1?}");
@@ -377,7 +379,7 @@ fn pause(attempt: u32, chance: u128) -> Duration {
 
 impl Ingested {
     /// Something of a place could not be read for now.
-    fn unreadable(&mut self, source: &std::sync::Arc<dyn source::LogSource>, text: String) {
+    fn unreadable(&mut self, source: &Arc<dyn source::LogSource>, text: String) {
         self.alarms.push(Alarm::about(AlarmKind::LogsUnreadable, source.location(), text));
     }
 

@@ -21,6 +21,7 @@ use indexmap::{IndexMap, IndexSet};
 use crate::content::{Kind, asset_of_folder, content};
 use crate::geo::{Country, Place};
 use crate::logs::fields::{Field, FieldSet};
+use crate::logs::spare::Pool;
 use crate::logs::{LoggedRequest, RequestSink, decode, user_agent};
 use crate::network_type::NetworkType;
 use crate::schema::Table;
@@ -51,14 +52,17 @@ type Map<K, V> = HashMap<K, V, RandomState>;
 type Set<K> = HashSet<K, RandomState>;
 type Rows<K, V> = IndexMap<K, V, RandomState>;
 
+fn id_of(place: usize) -> Id {
+    Id::try_from(place).expect("memory ends long before 2^32 texts")
+}
+
 /// Texts, each once.
 #[derive(Default)]
 struct Texts(IndexSet<Box<str>, RandomState>);
 
 impl Texts {
     fn id(&mut self, text: &str) -> Id {
-        let place = self.0.get_index_of(text).unwrap_or_else(|| self.0.insert_full(text.into()).0);
-        Id::try_from(place).expect("memory ends long before 2^32 texts")
+        id_of(self.0.get_index_of(text).unwrap_or_else(|| self.0.insert_full(text.into()).0))
     }
 
     fn get(&self, id: Id) -> &str {
@@ -186,9 +190,10 @@ struct Path {
 
 /// What is remembered only while an object is read.
 #[derive(Default)]
-struct Reading {
+pub struct Reading {
     /// By the ids of the sessions.
     seats: Rows<Id, Seat>,
+    recent: Recent,
     addresses: Map<IpAddr, Id>,
     agents: Rows<Box<str>, (Id, &'static str)>,
     referers: Rows<Box<str>, Option<Id>>,
@@ -200,6 +205,26 @@ struct Reading {
     refused: Refused,
     /// Of all that, about: an attacker can make it grow without rows of `activity`.
     bytes: usize,
+}
+
+/// The places of seats by where their sessions are in memory: the same token gives the same session, as a rule, so that its id need
+/// not be looked up for each request. What is found here may be another's, and has to be compared.
+struct Recent(Box<[u32; Recent::PLACES]>);
+
+impl Recent {
+    const PLACES: usize = 1 << 13;
+
+    fn of(&mut self, session: &Arc<Session>) -> &mut u32 {
+        // Where values are differs in the middle bits: the upper ones of a product are made of all of them.
+        let mixed = (Arc::as_ptr(session) as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        &mut self.0[(mixed >> (64 - Self::PLACES.ilog2())) as usize]
+    }
+}
+
+impl Default for Recent {
+    fn default() -> Self {
+        Recent(Box::new([0; Self::PLACES]))
+    }
 }
 
 /// Refused requests by minute, id and network, with texts of their own.
@@ -218,6 +243,8 @@ pub struct Tally {
     credentials: Rows<CredentialKey, Seen>,
     refusals: Rows<RefusalKey, Refusal>,
     reading: Reading,
+    /// Where the memory of the reading is from.
+    spare: Option<Arc<Pool<Reading>>>,
 }
 
 impl RequestSink for Tally {
@@ -235,18 +262,30 @@ impl RequestSink for Tally {
             self.accept(request);
         }
         if self.reading.bytes >= PART_BYTES {
-            self.finish();
+            self.end_part();
         }
     }
 
-    /// Forgets what belongs to the reading of an object, or of a part of it.
     fn finish(&mut self) {
-        let reading = std::mem::take(&mut self.reading);
-        reading.refused.roll(&mut self.texts, &mut self.refusals);
+        self.end_part();
+        if let Some(spare) = &self.spare {
+            spare.give(std::mem::take(&mut self.reading));
+        }
     }
 }
 
 impl Tally {
+    /// What an object is read into, with memory that the reading of another one has left.
+    pub fn with_spare(spare: &Arc<Pool<Reading>>) -> Tally {
+        Tally { reading: spare.take().unwrap_or_default(), spare: Some(spare.clone()), ..Tally::default() }
+    }
+
+    /// Forgets what belongs to the reading of an object, or of a part of it.
+    fn end_part(&mut self) {
+        std::mem::take(&mut self.reading.refused).roll(&mut self.texts, &mut self.refusals);
+        self.reading.clear();
+    }
+
     /// Rows of all tables.
     pub fn rows(&self) -> usize {
         self.activity.len() + self.deliveries.len() + self.credentials.len() + self.refusals.len()
@@ -394,7 +433,7 @@ impl Tally {
 
     /// Takes the rows of another, which was read to its end.
     pub fn add(&mut self, other: Tally) {
-        let ids: Vec<Id> = other.texts.0.iter().map(|text| self.texts.id(text)).collect();
+        let ids: Vec<Id> = other.texts.0.into_iter().map(|text| id_of(self.texts.0.insert_full(text).0)).collect();
         let id = |id: Id| ids[id as usize];
         for (key, activity) in other.activity {
             let key = ActivityKey {
@@ -443,16 +482,37 @@ impl Tally {
 }
 
 impl Reading {
+    /// Forgets all, and keeps the memory.
+    fn clear(&mut self) {
+        let Reading { seats, recent: _, addresses, agents, referers, paths, folders, fetched, refused, bytes } = self;
+        seats.clear();
+        addresses.clear();
+        agents.clear();
+        referers.clear();
+        paths.clear();
+        folders.clear();
+        fetched.clear();
+        *refused = Refused::default();
+        *bytes = 0;
+    }
+
     /// The place of a session among those that are read. A session may have several tokens: its seat is that of the last one.
     fn seat(&mut self, playback: &Playback<'_>, texts: &mut Texts) -> usize {
         let (session, scheme) = (&playback.session, playback.scheme);
+        let recent = self.recent.of(session);
+        let is_of = |seat: &Seat| Arc::ptr_eq(&seat.session, session) && seat.scheme == scheme;
+        if let Some((_, seat)) = self.seats.get_index(*recent as usize)
+            && is_of(seat)
+        {
+            return *recent as usize;
+        }
         let id = texts.id(&session.id);
         let new = || Seat { session: session.clone(), scheme, credential: None, last: None };
-        match self.seats.get_full_mut(&id) {
+        let place = match self.seats.get_full_mut(&id) {
             Some((place, _, seat)) => {
-                // The same token gives the same one, as a rule.
-                let is_same = Arc::ptr_eq(&seat.session, session) || *seat.session == **session;
-                if !is_same || seat.scheme != scheme {
+                if *seat.session == **session && seat.scheme == scheme {
+                    seat.session = session.clone();
+                } else {
                     *seat = new();
                 }
                 place
@@ -461,7 +521,9 @@ impl Reading {
                 self.bytes += 256 + 3 * session.id.len();
                 self.seats.insert_full(id, new()).0
             }
-        }
+        };
+        *recent = id_of(place);
+        place
     }
 
     /// A path's number, and what it is of.
@@ -779,13 +841,7 @@ mod tests {
             asn: Some(format!("{folder}/asn.mmdb").into()),
         };
         let geo = Arc::new(Geo::open(&config, &Default::default()).unwrap());
-        ReadContext {
-            sessions: Scheme::without_keys().into(),
-            geo,
-            refused_status: [403].into(),
-            disguise: Disguise::Keep,
-            spare: Arc::default(),
-        }
+        ReadContext::new(Scheme::without_keys().into(), geo, [403].into(), Disguise::Keep)
     }
 
     fn sorted(rows: &[RecordBatch]) -> Vec<Map<String, Value>> {

@@ -8,7 +8,8 @@ use flate2::bufread::MultiGzDecoder;
 use sha2::{Digest, Sha256};
 
 use super::ReadError;
-use super::gunzip::{self, Spare};
+use super::gunzip;
+use super::spare::Spare;
 
 /// The longest line that is read. CloudFront logs no request with a URL over 8,192 or headers over 32,768
 /// bytes; percent-encoding can triple both.
@@ -134,12 +135,13 @@ impl<R: Read> Container<R> {
             return Ok(Container::Parquet(Raw { bytes: raw, tally }));
         }
         let text = if start.starts_with(&GZIP_MAGIC) {
-            let mut packed = spare.packed.take();
+            let mut packed = spare.packed.take().unwrap_or_default();
             packed.clear();
             let read = raw.by_ref().take(WHOLE_PACKED_BYTES).read_to_end(&mut packed);
             read.map_err(|error| store_error(&tally, error))?;
             let is_whole = (packed.len() as u64) < WHOLE_PACKED_BYTES;
-            let mut whole = Whole { buffer: spare.unpacked.take(), left: 0..0, spare: spare.clone() };
+            let mut whole =
+                Whole { buffer: spare.unpacked.take().unwrap_or_default(), left: 0..0, spare: spare.clone() };
             match is_whole.then(|| gunzip::unpack(&packed, WHOLE_BYTES, &mut whole.buffer)).flatten() {
                 Some(length) => {
                     spare.packed.give(packed);

@@ -4,7 +4,6 @@
 //! not, or is not as it should be, is left to the decoder that streams, which can tell what is wrong.
 
 use std::ptr::NonNull;
-use std::sync::Mutex;
 
 use libdeflate_sys::{
     libdeflate_alloc_decompressor, libdeflate_decompressor, libdeflate_free_decompressor,
@@ -75,37 +74,6 @@ pub fn unpack(packed: &[u8], most: usize, unpacked: &mut Vec<u8>) -> Option<usiz
         }
     }
     Some(written)
-}
-
-/// Buffers of objects that were read, for the next ones: memory that is new to the process has to be cleared page by page.
-#[derive(Default)]
-pub struct Spare {
-    /// What objects were in as they are stored.
-    pub packed: Buffers,
-    /// What they were unpacked to.
-    pub unpacked: Buffers,
-}
-
-impl Spare {
-    /// Gives the memory back.
-    pub fn clear(&self) {
-        self.packed.0.lock().expect("not poisoned").clear();
-        self.unpacked.0.lock().expect("not poisoned").clear();
-    }
-}
-
-/// Buffers of one kind.
-#[derive(Default)]
-pub struct Buffers(Mutex<Vec<Vec<u8>>>);
-
-impl Buffers {
-    pub fn take(&self) -> Vec<u8> {
-        self.0.lock().expect("not poisoned").pop().unwrap_or_default()
-    }
-
-    pub fn give(&self, buffer: Vec<u8>) {
-        self.0.lock().expect("not poisoned").push(buffer);
-    }
 }
 
 #[cfg(test)]

@@ -12,7 +12,9 @@ mod decode;
 pub mod fields;
 pub mod gunzip;
 mod json;
+mod places;
 mod request;
+pub mod spare;
 mod text;
 
 use std::io::Read;
@@ -30,10 +32,10 @@ use columnar::read as read_parquet;
 use container::{Container, Lines, Next};
 pub use decode::decode;
 use fields::{Field, FieldSet, Layout};
-use gunzip::Spare;
 use json::JsonReader;
 use request::RequestReader;
 pub use request::{LoggedRequest, user_agent};
+use spare::Spare;
 use text::TextReader;
 
 /// So many bad lines, and more than good ones, make a bad object.
@@ -42,13 +44,30 @@ const MOSTLY_BAD_LINES: u64 = 100;
 /// What every object is read with.
 #[derive(Clone)]
 pub struct ReadContext {
-    pub sessions: Arc<[Scheme]>,
-    pub geo: Arc<Geo>,
+    sessions: Arc<[Scheme]>,
+    geo: Arc<Geo>,
     /// The statuses with which the edge's token check refuses.
-    pub refused_status: Arc<[u16]>,
+    refused_status: Arc<[u16]>,
     /// What becomes of addresses.
     pub disguise: Disguise,
-    pub spare: Arc<Spare>,
+    /// Of what was read with the same context.
+    spare: Arc<Spare>,
+}
+
+impl ReadContext {
+    pub fn new(sessions: Arc<[Scheme]>, geo: Arc<Geo>, refused_status: Arc<[u16]>, disguise: Disguise) -> ReadContext {
+        ReadContext { sessions, geo, refused_status, disguise, spare: Arc::default() }
+    }
+
+    /// The same but for the schemes.
+    pub fn with_sessions(&self, sessions: Arc<[Scheme]>) -> ReadContext {
+        ReadContext { sessions, spare: Arc::default(), ..self.clone() }
+    }
+
+    /// What was read leaves nothing.
+    pub fn clear_spare(&self) {
+        self.spare.clear();
+    }
 }
 
 /// How the log objects of a place are written.
@@ -312,8 +331,9 @@ impl<S: RequestSink> Taker<'_, S> {
         let mut report = self.report;
         report.digest = digest;
         report.size = size;
-        report.counts = self.reader.counts();
-        if let Some((first, last)) = self.reader.span() {
+        let (counts, span) = self.reader.finish();
+        report.counts = counts;
+        if let Some((first, last)) = span {
             report.first_time = DateTime::from_timestamp_micros(first);
             report.last_time = DateTime::from_timestamp_micros(last);
         }

@@ -1,20 +1,18 @@
 //! What a log line says of a request: the one reading that the table `requests` and the roll-up share.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
 use std::net::IpAddr;
 use std::str::FromStr;
 
-use ahash::RandomState;
-
 use super::decode::decode;
 use super::fields::{Field, FieldSet};
+use super::spare::Known;
 use super::{Counts, LogLine, ReadContext};
 use crate::geo::Place;
+use crate::session::Playback;
 use crate::session::request::Request;
-use crate::session::{Identifier, Playback};
 
-/// Addresses whose place is remembered while an object is read.
+/// Addresses whose place is remembered.
 const REMEMBERED_ADDRESSES: usize = 1 << 16;
 
 /// A request as a log line tells of it: a row of `requests`, with what costs something to make not made yet.
@@ -48,8 +46,7 @@ pub struct RequestReader {
     wants_place: bool,
     /// What the schemes look at.
     looked_at: FieldSet,
-    identifier: Identifier,
-    places: HashMap<IpAddr, Place, RandomState>,
+    known: Known,
     counts: Counts,
     /// The first and the last request, in microseconds.
     span: Option<(i64, i64)>,
@@ -67,20 +64,17 @@ impl RequestReader {
                 .sessions
                 .iter()
                 .fold(FieldSet::default(), |fields, scheme| fields.union(scheme.fields())),
-            identifier: Identifier::new(context.sessions.clone()),
-            places: HashMap::default(),
+            known: context.spare.known.take().unwrap_or_else(|| Known::new(context.sessions.clone())),
             counts: Counts::default(),
             span: None,
         }
     }
 
-    pub fn counts(&self) -> Counts {
-        self.counts
-    }
-
-    /// When the first and the last request were, in microseconds since the epoch.
-    pub fn span(&self) -> Option<(i64, i64)> {
-        self.span
+    /// The object was read to its end: what was found out serves the next one. Gives the counts, and when the first and the last
+    /// request were, in microseconds since the epoch.
+    pub fn finish(self) -> (Counts, Option<(i64, i64)>) {
+        self.context.spare.known.give(self.known);
+        (self.counts, self.span)
     }
 
     /// The fields of a record that are looked at: by the schemes, and by what decides whether a record is a request.
@@ -132,7 +126,7 @@ impl RequestReader {
             referer: line.referer.filter(|_| looked_at(Field::Referer)).map(decode),
             host: line.host.filter(|_| looked_at(Field::XHostHeader)).map(decode),
         };
-        let playback = self.identifier.identify(&request);
+        let playback = self.known.identifier.identify(&request);
         let of_scheme = playback.as_ref().and_then(|playback| playback.refused_status);
         let refused = self.context.refused_status.iter().chain(&of_scheme).any(|refused| i64::from(*refused) == status);
         let bare_path: &str = playback.as_ref().map_or(&path, |playback| playback.path.as_ref());
@@ -175,14 +169,14 @@ impl RequestReader {
     fn place(&mut self, address: Option<IpAddr>, line: &LogLine<'_>) -> Place {
         let mut place = match address {
             None => Place::default(),
-            Some(address) => match self.places.get(&address) {
+            Some(address) => match self.known.places.get(&address) {
                 Some(place) => *place,
                 None => {
-                    if self.places.len() >= REMEMBERED_ADDRESSES {
-                        self.places.clear();
+                    if self.known.places.len() >= REMEMBERED_ADDRESSES {
+                        self.known.places.clear();
                     }
                     let place = self.context.geo.place(address);
-                    self.places.insert(address, place);
+                    self.known.places.insert(address, place);
                     place
                 }
             },

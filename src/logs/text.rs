@@ -6,6 +6,7 @@
 use std::str;
 
 use super::fields::{Field, Layout, Times, check_needed, field, is_name};
+use super::places::Places;
 use super::{Pieces, Rows};
 
 /// Longest separator between columns. Source: CloudWatch Logs API, `fieldDelimiter`.
@@ -215,7 +216,7 @@ impl Pieces for TextReader {
 /// The columns between tabs: nearly every log has these, and to look for a byte is quickest.
 fn tabbed(line: &str) -> impl Iterator<Item = &str> {
     let mut start = Some(0);
-    let mut tabs = memchr::memchr_iter(b'\t', line.as_bytes());
+    let mut tabs = Places::of(b'\t', line.as_bytes());
     std::iter::from_fn(move || {
         let from = start?;
         let tab = tabs.next();

@@ -111,13 +111,9 @@ impl Warden {
             key: "allow".to_owned(),
             message,
         })?;
-        let context = ReadContext {
-            sessions: config.sessions.clone().into(),
-            geo: Arc::new(Geo::open(&config.geoip, &config.lists)?),
-            refused_status: config.detect.refused_status.clone().into(),
-            disguise,
-            spare: Arc::default(),
-        };
+        let geo = Arc::new(Geo::open(&config.geoip, &config.lists)?);
+        let refused_status = config.detect.refused_status.clone().into();
+        let context = ReadContext::new(config.sessions.clone().into(), geo, refused_status, disguise);
         Ok(Warden { config, engine, detectors, context, hinted: Mutex::default() })
     }
 
