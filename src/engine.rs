@@ -8,6 +8,7 @@ use arrow::record_batch::RecordBatch;
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use datafusion::catalog::{SchemaProvider, TableProvider};
+use datafusion::common::config::ConfigOptions;
 use datafusion::common::{ParamValues, ScalarValue};
 use datafusion::dataframe::DataFrame;
 use datafusion::datasource::MemTable;
@@ -92,6 +93,11 @@ impl Engine {
         Ok(Engine { runtime, threads, memory_bytes })
     }
 
+    /// Whether a plan with this environment counts its memory here.
+    pub fn is_of(&self, runtime: &Arc<RuntimeEnv>) -> bool {
+        Arc::ptr_eq(&self.runtime, runtime)
+    }
+
     /// Threads that a query uses, and objects that are read at once.
     pub fn threads(&self) -> usize {
         self.threads
@@ -116,6 +122,8 @@ impl Engine {
         let mut config = SessionConfig::new().with_target_partitions(threads).with_information_schema(false);
         // So that errors in a detector tell their line.
         config.options_mut().sql_parser.collect_spans = true;
+        // Our own statements are planned right the first time, and each more costs a small one more than to run it.
+        config.options_mut().optimizer.max_passes = 1;
         let state = SessionStateBuilder::new()
             .with_config(config)
             .with_runtime_env(self.runtime.clone())
@@ -212,6 +220,12 @@ impl SchemaProvider for PublicTables {
     fn table_exist(&self, name: &str) -> bool {
         self.tables.table_exist(name) || PublicTables::place(name).is_some()
     }
+}
+
+/// Lets a session optimize its plans as often as DataFusion does by itself: for statements that others write.
+pub fn optimize_fully(session: &SessionContext) {
+    let state = session.state_ref();
+    state.write().config_mut().options_mut().optimizer.max_passes = ConfigOptions::default().optimizer.max_passes;
 }
 
 /// An instant as a parameter.

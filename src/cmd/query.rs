@@ -95,6 +95,7 @@ pub async fn run(common: &Common, args: Args) -> anyhow::Result<Exit> {
     let warden = Warden::new(config).await?;
     let store = DeltaStore::open(&Root::connect(&warden.config.state).await).await?;
     let session = warden.engine.session_over(&store, now).await?;
+    engine::optimize_fully(&session);
     let places = places(&warden.config.logs, now).await;
     let requests = RequestsTable::new(places, warden.context.clone());
     session.register_table(Table::Requests.name(), Arc::new(requests))?;

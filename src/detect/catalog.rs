@@ -136,6 +136,9 @@ pub fn register_lists(session: &SessionContext, lists: &BTreeMap<String, Vec<Str
 
 /// Plans a detector's SELECT over the tables of a session, its parameters bound.
 pub async fn plan(session: &SessionContext, detector: &Detector) -> Result<DataFrame, DataFusionError> {
+    if !is_built_in(&detector.name) {
+        engine::optimize_fully(session);
+    }
     let frame = engine::select(session, &detector.sql).await?;
     let parameters = detector.parameters();
     if parameters.is_empty() { Ok(frame) } else { frame.with_param_values(ParamValues::from(parameters)) }

@@ -6,6 +6,7 @@ use std::fmt;
 use datafusion::common::ScalarValue;
 use serde::{Deserialize, Serialize};
 
+use super::statement::Planned;
 use crate::config::suggest::{did_you_mean, explain};
 use crate::config::{DetectorSettings, Mode};
 use crate::time::Span;
@@ -277,6 +278,7 @@ impl DetectorFile {
             tables: BTreeSet::new(),
             scores_only: false,
             others_are_learned: false,
+            planned: Planned::default(),
         };
         for (name, value) in &settings.params {
             detector.set(name, value)?;
@@ -311,6 +313,8 @@ pub struct Detector {
     /// It is shown the sessions that are looked at, and others only through the tables that are made of everybody: right for
     /// what reads these for them.
     pub others_are_learned: bool,
+    /// Its statement, once it was planned; what is made of it (another detector, with other parameters) looks here, too.
+    pub planned: Planned,
 }
 
 impl Detector {

@@ -1,15 +1,16 @@
 //! A SELECT that is planned once and run on the rows of one window after the other: planning costs more than running it on a
 //! small window.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fmt;
 use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
 use async_trait::async_trait;
 use datafusion::catalog::{Session, TableProvider};
-use datafusion::common::DataFusionError;
 use datafusion::common::runtime::SpawnedTask;
+use datafusion::common::{DataFusionError, ScalarValue};
 use datafusion::dataframe::DataFrame;
 use datafusion::datasource::TableType;
 use datafusion::execution::TaskContext;
@@ -22,6 +23,8 @@ use datafusion::prelude::SessionContext;
 use futures::stream;
 use tokio::sync::Mutex;
 
+use crate::engine::Engine;
+
 /// The rows of a window: of a table, shared by all statements that see the same.
 pub type Rows = Arc<Vec<RecordBatch>>;
 
@@ -33,6 +36,36 @@ pub struct Statement {
     context: Arc<TaskContext>,
     /// Whoever runs it, where its runs share something: one at a time.
     turn: Option<Arc<Mutex<()>>>,
+}
+
+/// What a statement is planned from, beside the tables.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Text {
+    pub sql: String,
+    pub parameters: Vec<(String, ScalarValue)>,
+    pub lists: BTreeMap<String, Vec<String>>,
+}
+
+/// The last statement that was planned somewhere: it serves again wherever it would be the same.
+#[derive(Clone, Default)]
+pub struct Planned(Arc<std::sync::Mutex<Option<(Text, Arc<Statement>)>>>);
+
+impl Planned {
+    pub fn get(&self, text: &Text, engine: &Engine) -> Option<Arc<Statement>> {
+        let planned = self.0.lock().expect("not poisoned");
+        let (_, statement) = planned.as_ref().filter(|(known, _)| known == text)?;
+        engine.is_of(&statement.context.runtime_env()).then(|| statement.clone())
+    }
+
+    pub fn set(&self, text: Text, statement: Arc<Statement>) {
+        *self.0.lock().expect("not poisoned") = Some((text, statement));
+    }
+}
+
+impl fmt::Debug for Planned {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Planned").finish_non_exhaustive()
+    }
 }
 
 /// The rows of a run, by table.
@@ -166,7 +199,7 @@ impl Share {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::{Engine, select};
+    use crate::engine::select;
     use crate::rows;
     use crate::schema::Table;
 

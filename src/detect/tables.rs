@@ -13,6 +13,7 @@ use datafusion::common::runtime::SpawnedTask;
 use datafusion::common::{DataFusionError, ScalarValue};
 use datafusion::datasource::MemTable;
 use datafusion::prelude::SessionContext;
+use futures::future::Either;
 use serde::Deserialize;
 use tokio::sync::RwLock;
 
@@ -21,7 +22,7 @@ use super::catalog;
 use super::everybody::{OfEverybody, PACE, pace, pace_schema};
 use super::file::{Detector, Needs, Scope, Variety};
 use super::memory_watch::{TooMuchMemory, watched};
-use super::statement::{Rows, Statement};
+use super::statement::{Rows, Statement, Text};
 use super::who::{USED, Who, who};
 use super::window::Window;
 use crate::allow::{AllowList, Spared};
@@ -239,7 +240,7 @@ fn without_others(batch: &RecordBatch, sessions: &Ids) -> RecordBatch {
 
 /// The statements of a detection, each planned once.
 pub struct Statements {
-    detectors: Vec<Statement>,
+    detectors: Vec<Arc<Statement>>,
     /// Of each table the columns that detectors read with such needs; what they are shown may lack the others.
     read: HashMap<(&'static str, Needs), BTreeSet<String>>,
     /// Beyond which growth of the process a run is stopped.
@@ -263,23 +264,39 @@ impl Statements {
         }
         let of_everybody = OfEverybody::ALL.map(|table| (table.name(), table.schema()));
         let seen: Vec<_> = schemas.into_iter().chain(of_everybody).chain([(PACE, pace_schema())]).collect();
-        let mut statements = Vec::new();
+        let text = |detector: &Detector| Text {
+            sql: detector.sql.clone(),
+            parameters: detector.parameters().into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
+            lists: lists.clone(),
+        };
         // To plan one takes milliseconds of one thread.
         let planning: Vec<_> = detectors
             .iter()
             .map(|detector| {
-                let (session, seen) = (engine.session_of_one_thread(), seen.clone());
-                let (lists, detector) = (lists.clone(), detector.clone());
-                SpawnedTask::spawn(async move {
-                    catalog::register_lists(&session, &lists)?;
-                    Statement::new(session, seen, async |session| catalog::plan(session, &detector).await).await
-                })
+                let text = text(detector);
+                if let Some(planned) = detector.planned.get(&text, engine) {
+                    return Either::Left(planned);
+                }
+                let (session, seen, detector) = (engine.session_of_one_thread(), seen.clone(), detector.clone());
+                Either::Right(SpawnedTask::spawn(async move {
+                    catalog::register_lists(&session, &text.lists)?;
+                    let select = async |session: &SessionContext| catalog::plan(session, &detector).await;
+                    let statement = Arc::new(Statement::new(session, seen, select).await?);
+                    detector.planned.set(text, statement.clone());
+                    Ok(statement)
+                }))
             })
             .collect();
+        let mut statements = Vec::new();
         for planned in planning {
-            let planned = planned.join().await.map_err(|error| DataFusionError::External(Box::new(error)));
+            let planned = match planned {
+                Either::Left(planned) => Ok(planned),
+                Either::Right(planning) => {
+                    planning.join().await.map_err(|error| DataFusionError::External(Box::new(error))).flatten()
+                }
+            };
             // It was compiled at the start: what fails now is the engine.
-            statements.push(planned.flatten().map_err(|error| query_error(ACTIVITY_BETWEEN, error))?);
+            statements.push(planned.map_err(|error| query_error(ACTIVITY_BETWEEN, error))?);
         }
         let mut read: HashMap<(&'static str, Needs), BTreeSet<String>> = HashMap::new();
         for (detector, statement) in detectors.iter().zip(&statements) {

@@ -2,7 +2,6 @@
 
 use std::borrow::Cow;
 use std::net::IpAddr;
-use std::str::FromStr;
 
 use super::decode::decode;
 use super::fields::{Field, FieldSet};
@@ -11,9 +10,6 @@ use super::{Counts, LogLine, ReadContext};
 use crate::geo::Place;
 use crate::session::Playback;
 use crate::session::request::Request;
-
-/// Addresses whose place is remembered.
-const REMEMBERED_ADDRESSES: usize = 1 << 16;
 
 /// A request as a log line tells of it: a row of `requests`, with what costs something to make not made yet.
 pub struct LoggedRequest<'a> {
@@ -99,10 +95,12 @@ impl RequestReader {
             Ok(status) if status <= 999 => i64::from(status),
             _ => return Err("bad status"),
         };
-        let address = match line.ip.map(IpAddr::from_str) {
-            Some(Ok(address)) => Some(address.to_canonical()),
-            Some(Err(_)) => return Err("bad address"),
-            None => None,
+        let (address, place) = match line.ip {
+            Some(ip) => {
+                let (address, place) = self.known.address(ip, &self.context.geo).ok_or("bad address")?;
+                (Some(address), place)
+            }
+            None => (None, Place::default()),
         };
         let bytes: i64 = match line.bytes.map(str::parse) {
             // A petabyte in one answer is none; and sums must not run over.
@@ -138,7 +136,7 @@ impl RequestReader {
         let (first, last) = self.span.unwrap_or((line.time, line.time));
         self.span = Some((first.min(line.time), last.max(line.time)));
 
-        let place = if self.wants_place { self.place(address, line) } else { Place::default() };
+        let place = if self.wants_place { self.place(place, line) } else { Place::default() };
         // From here on the true one is nobody's business.
         let address = address.map(|address| self.context.disguise.address(address));
         let playback = playback.as_ref();
@@ -165,22 +163,8 @@ impl RequestReader {
         Ok(())
     }
 
-    /// Country and ASN: from the log where it has them, else from the GeoIP files.
-    fn place(&mut self, address: Option<IpAddr>, line: &LogLine<'_>) -> Place {
-        let mut place = match address {
-            None => Place::default(),
-            Some(address) => match self.known.places.get(&address) {
-                Some(place) => *place,
-                None => {
-                    if self.known.places.len() >= REMEMBERED_ADDRESSES {
-                        self.known.places.clear();
-                    }
-                    let place = self.context.geo.place(address);
-                    self.known.places.insert(address, place);
-                    place
-                }
-            },
-        };
+    /// Country and ASN: from the log where it has them, else what the GeoIP files say.
+    fn place(&self, mut place: Place, line: &LogLine<'_>) -> Place {
         if let Some(country) = line.country.and_then(crate::geo::Country::parse) {
             if place.country != Some(country) {
                 // Where the log knows better, the file knows nothing.

@@ -6,8 +6,10 @@ use std::sync::{Arc, Mutex};
 
 use ahash::RandomState;
 
-use crate::geo::Place;
+use crate::geo::{Geo, Place};
 use crate::session::{Identifier, Scheme};
+
+const REMEMBERED_ADDRESSES: usize = 1 << 16;
 
 /// Values that nobody uses at the moment. There are as many as were ever used at once.
 pub struct Pool<T>(Mutex<Vec<T>>);
@@ -55,12 +57,26 @@ impl Spare {
 pub struct Known {
     /// Of tokens.
     pub identifier: Identifier,
-    /// Of addresses.
-    pub places: HashMap<IpAddr, Place, RandomState>,
+    /// Of addresses, as they are logged.
+    addresses: HashMap<Box<str>, (IpAddr, Place), RandomState>,
 }
 
 impl Known {
     pub fn new(schemes: Arc<[Scheme]>) -> Known {
-        Known { identifier: Identifier::new(schemes), places: HashMap::default() }
+        Known { identifier: Identifier::new(schemes), addresses: HashMap::default() }
+    }
+
+    /// An address, and where it is by the GeoIP files; none if that is no address.
+    pub fn address(&mut self, text: &str, geo: &Geo) -> Option<(IpAddr, Place)> {
+        if let Some(known) = self.addresses.get(text) {
+            return Some(*known);
+        }
+        let address = text.parse::<IpAddr>().ok()?.to_canonical();
+        let found = (address, geo.place(address));
+        if self.addresses.len() >= REMEMBERED_ADDRESSES {
+            self.addresses.clear();
+        }
+        self.addresses.insert(text.into(), found);
+        Some(found)
     }
 }

@@ -6,7 +6,6 @@
 use std::str;
 
 use super::fields::{Field, Layout, Times, check_needed, field, is_name};
-use super::places::Places;
 use super::{Pieces, Rows};
 
 /// Longest separator between columns. Source: CloudWatch Logs API, `fieldDelimiter`.
@@ -98,7 +97,7 @@ impl TextReader {
                 return Ok(0);
             }
             let whole = tabs + 1 == width;
-            let mut line = || layout.values(tabbed(text)).line(true, &mut self.times);
+            let mut line = || layout.tabbed_values(text).line(true, &mut self.times);
             rows.row(if whole { line() } else { Err("not as many columns as the config lists fields") });
             return Ok(text.len());
         }
@@ -111,12 +110,12 @@ impl TextReader {
                 let (record, next) = first_of_joined(rest, width).ok_or(
                     "records without line ends, and one of them has not as many columns as the config lists fields",
                 )?;
-                rows.row(layout.values(tabbed(record)).line(true, &mut self.times));
+                rows.row(layout.tabbed_values(record).line(true, &mut self.times));
                 rest = next;
             } else if !complete {
                 return Ok(text.len() - rest.len());
             } else if columns == width {
-                rows.row(layout.values(tabbed(rest)).line(true, &mut self.times));
+                rows.row(layout.tabbed_values(rest).line(true, &mut self.times));
                 return Ok(text.len());
             } else {
                 return Err("the last of its records is cut off".to_owned());
@@ -137,7 +136,7 @@ impl TextReader {
         };
         // A viewer may have sent the delimiter, and then no column behind it is what it seems to be. No one can send a tab.
         let parsed = if is_tab {
-            layout.values(tabbed(line)).line(layout.realtime, &mut self.times)
+            layout.tabbed_values(line).line(layout.realtime, &mut self.times)
         } else if line.matches(delimiter.as_str()).count() >= columns {
             Err("more columns than there are: a value holds the delimiter; tabs (the default) cannot occur in values")
         } else {
@@ -211,18 +210,6 @@ impl Pieces for TextReader {
     fn fields(&self) -> Vec<String> {
         self.layout.as_ref().map(|layout| layout.names.clone()).unwrap_or_default()
     }
-}
-
-/// The columns between tabs: nearly every log has these, and to look for a byte is quickest.
-fn tabbed(line: &str) -> impl Iterator<Item = &str> {
-    let mut start = Some(0);
-    let mut tabs = Places::of(b'\t', line.as_bytes());
-    std::iter::from_fn(move || {
-        let from = start?;
-        let tab = tabs.next();
-        start = tab.map(|tab| tab + 1);
-        Some(&line[from..tab.unwrap_or(line.len())])
-    })
 }
 
 /// The first of several records without anything between them, and what follows it. The last value of the one and

@@ -1,8 +1,8 @@
 //! When each session would have been blocked under the real delivery of the logs and the config's schedule.
 //!
 //! A pass sees what had arrived by then, and detectors find the same however the rows came together: so a session is blocked
-//! at the first pass at which what had come of it suffices. That pass is searched by halving, all sessions at once, and each
-//! step is a detection over what had come by then.
+//! at the first pass at which what had come of it suffices. That pass is searched in steps, all sessions at once: each step is a
+//! detection over what had come by several passes of each session, as if these were sessions of their own.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
@@ -45,6 +45,11 @@ const OF_SESSIONS: [Table; 4] = [Table::Activity, Table::Deliveries, Table::Refu
 /// Passes that are gone through when the first with enough would not have blocked: its token had expired, say, and the one
 /// that was refreshed came with the next logs.
 const LATER_PASSES: usize = 30;
+
+/// Passes of a session that are looked at in one step, at most, and rows of the candidates that a step may make of that, about. A
+/// step has costs of its own, of a statement for each detector and window; where there are many rows, fewer passes are looked at.
+const PASSES_AT_ONCE: usize = 8;
+const ROWS_AT_ONCE: usize = 400_000;
 
 /// What an object's name or clock may be wrong by.
 const CLOCK_ERROR: TimeDelta = TimeDelta::minutes(1);
@@ -153,13 +158,14 @@ pub async fn follow(
     // sessions did, which is little among everybody.
     let needs_others = |detector: &Detector| detector.scope == Scope::All && !detector.others_are_learned;
     let of_them = MemoryStore::default();
-    let (inspection, store): (_, &dyn Store) = if detectors.iter().any(needs_others) {
-        (inspection, store)
+    let (inspection, store, at_once): (_, &dyn Store, _) = if detectors.iter().any(needs_others) {
+        // A session that is there several times would be several for what depends on everybody.
+        (inspection, store, 1)
     } else {
-        copy_candidates(&session, &of_them).await?;
-        (inspection.with_learned(learned), &of_them)
+        let rows = copy_candidates(&session, &of_them).await?;
+        (inspection.with_learned(learned), &of_them, (ROWS_AT_ONCE / rows.max(1)).clamp(1, PASSES_AT_ONCE))
     };
-    let passes = Passes { warden, inspection, store, policy, now, of_batch };
+    let passes = Passes { warden, inspection, store, policy, now, of_batch, at_once };
     let proposals = passes.search(&session, &decided, stage).await?;
     let mut times = Vec::new();
     for revocation in revocations.iter_mut() {
@@ -246,29 +252,50 @@ impl Search {
         self.high = self.passes.len() - 1;
     }
 
-    /// The pass to look at next; none once it is found.
-    fn next(&self) -> Option<usize> {
+    /// The passes to look at next, so many at most, in order; none once it is found.
+    fn next(&self, most: usize) -> Vec<usize> {
         match &self.at_high {
-            _ if self.low < self.high => Some(self.guess.unwrap_or(self.low.midpoint(self.high))),
-            None if self.low == self.high => Some(self.high),
-            Some(Outcome::Not(_)) if self.later < LATER_PASSES => {
-                Some(self.high + 1 + self.later).filter(|place| *place < self.passes.len())
+            _ if self.low < self.high => {
+                let mut places = BTreeSet::new();
+                // If the guess is right, these two show it.
+                let guess = self.guess.filter(|guess| (self.low..=self.high).contains(guess));
+                places.extend(guess);
+                places.extend(
+                    guess.and_then(|guess| guess.checked_sub(1)).filter(|place| *place >= self.low && most > 1),
+                );
+                // Shares of what is between, the last of them `high` itself as long as nothing is known of it.
+                let is_known = usize::from(self.at_high.is_some());
+                let parts = most.saturating_sub(places.len()) + is_known;
+                let share = |part| self.low + (self.high - self.low) * part / parts.max(2);
+                places.extend((1..parts + 1 - is_known).map(share));
+                places.into_iter().filter(|place| is_known == 0 || *place < self.high).collect()
             }
-            _ => None,
+            None if self.low == self.high => vec![self.high],
+            Some(Outcome::Not(_)) if self.later < LATER_PASSES => {
+                let first = self.high + 1 + self.later;
+                (first..self.passes.len()).take(most.min(LATER_PASSES - self.later)).collect()
+            }
+            _ => vec![],
         }
     }
 
-    /// Takes what a pass came to: nothing, if what had come by then did not suffice.
-    fn take(&mut self, place: usize, outcome: Option<Outcome>) {
+    /// Takes what passes came to, in order: nothing, where what had come by then did not suffice.
+    fn take(&mut self, outcomes: impl IntoIterator<Item = (usize, Option<Outcome>)>) {
         self.guess = None;
-        match outcome {
-            // Enough came before, and that pass did not block.
-            Some(Outcome::Block) if place > self.high => {
-                (self.low, self.high, self.at_high) = (place, place, Some(Outcome::Block));
+        for (place, outcome) in outcomes {
+            match outcome {
+                // Enough came before, and that pass did not block.
+                Some(Outcome::Block) if place > self.high => {
+                    (self.low, self.high, self.at_high) = (place, place, Some(Outcome::Block));
+                    return;
+                }
+                _ if place > self.high => self.later += 1,
+                None => self.low = place + 1,
+                outcome => {
+                    (self.high, self.at_high) = (place, outcome);
+                    return;
+                }
             }
-            _ if place > self.high => self.later += 1,
-            None => self.low = place + 1,
-            outcome => (self.high, self.at_high) = (place, outcome),
         }
     }
 }
@@ -283,6 +310,20 @@ struct Passes<'a> {
     now: DateTime<Utc>,
     /// Of each batch the pass that first saw it.
     of_batch: BTreeMap<i64, DateTime<Utc>>,
+    /// Passes of a session that are looked at in one step.
+    at_once: usize,
+}
+
+/// A session as it was at one of the passes.
+struct Probe<'a> {
+    session: &'a str,
+    /// Which of the session's passes it is.
+    place: usize,
+    pass: DateTime<Utc>,
+    /// The last batch that had come.
+    batch: i64,
+    /// What the session is called there: the same session is looked at several times.
+    name: String,
 }
 
 impl Passes<'_> {
@@ -310,20 +351,28 @@ impl Passes<'_> {
             search.guess = by.and_then(|by| search.passes.iter().position(|(pass, _)| pass >= by));
         }
         let most = searches.values().map(|search| search.passes.len()).max().unwrap_or(0);
-        stage.set_total(u64::from(most.max(1).ilog2()) + 2);
+        stage.set_total(u64::from(most.max(1).ilog(self.at_once + 1)) + 2);
         loop {
             stage.advance(1);
-            let next = |(id, search): (&String, &Search)| Some((id.clone(), search.next()?));
-            let probes: BTreeMap<String, usize> = searches.iter().filter_map(next).collect();
+            let probes: Vec<Probe<'_>> = searches
+                .iter()
+                .flat_map(|(id, search)| {
+                    search.next(self.at_once).into_iter().map(move |place| {
+                        let (pass, batch) = search.passes[place];
+                        Probe { session: id, place, pass, batch, name: format!("{place}/{id}") }
+                    })
+                })
+                .collect();
             if probes.is_empty() {
                 break;
             }
-            let at = probes.iter().map(|(id, place)| (id.as_str(), searches[id].passes[*place])).collect();
-            let mut outcomes = self.judge(&at).await?;
-            for (id, place) in probes {
-                if let Some(search) = searches.get_mut(&id) {
-                    search.take(place, outcomes.remove(&id));
-                }
+            let mut outcomes = self.judge(&probes).await?;
+            let mut taken: BTreeMap<String, Vec<(usize, Option<Outcome>)>> = BTreeMap::new();
+            for Probe { session, place, name, .. } in probes {
+                taken.entry(session.to_owned()).or_default().push((place, outcomes.remove(&name)));
+            }
+            for (id, outcomes) in taken {
+                searches.entry(id).and_modify(|search| search.take(outcomes));
             }
         }
         let found = searches.into_iter().filter_map(|(id, search)| {
@@ -333,12 +382,13 @@ impl Passes<'_> {
         Ok(found.collect())
     }
 
-    /// What passes would have done with some sessions, each at a time of its own, from what had come by its last batch; nothing
-    /// where that did not suffice.
-    async fn judge(&self, at: &BTreeMap<&str, (DateTime<Utc>, i64)>) -> anyhow::Result<HashMap<String, Outcome>> {
+    /// What passes would have done with sessions, from what had come by then, by the names of the probes; nothing where that did not
+    /// suffice.
+    async fn judge(&self, probes: &[Probe<'_>]) -> anyhow::Result<HashMap<String, Outcome>> {
         let engine = &self.warden.engine;
-        let then = AsOf { engine, store: self.store, cutoffs: cutoffs(at) };
+        let then = AsOf { engine, store: self.store, cutoffs: cutoffs(probes) };
         let session = engine.session_over(&then, DateTime::UNIX_EPOCH).await?;
+        let at: HashMap<&str, &Probe<'_>> = probes.iter().map(|probe| (probe.name.as_str(), probe)).collect();
         let looked_at: BTreeSet<&str> = at.keys().copied().collect();
         candidates(&session, looked_at.clone())?;
         let (mut found, failures) = self.inspection.look_at(&session, &looked_at, self.now).await?;
@@ -347,17 +397,18 @@ impl Passes<'_> {
         }
         found.sort_by_key(|finding| finding.window_end);
         let mut outcomes = HashMap::new();
-        for Case { session_id: id, findings, facts, .. } in cases_of(&session, found, &[]).await? {
-            let Some((pass, _)) = at.get(id.as_str()) else { continue };
-            if suffices(&id, &findings, &facts, self.policy).is_none() {
+        for Case { session_id: name, mut findings, facts, .. } in cases_of(&session, found, &[]).await? {
+            let Some(Probe { session: id, pass, .. }) = at.get(name.as_str()) else { continue };
+            findings.iter_mut().for_each(|finding| (*id).clone_into(&mut finding.session_id));
+            if suffices(id, &findings, &facts, self.policy).is_none() {
                 continue;
             }
-            let outcome = match propose(&id, &findings, &Standing::default(), &facts, self.policy, *pass) {
+            let outcome = match propose(id, &findings, &Standing::default(), &facts, self.policy, *pass) {
                 Some(Proposal::Observe(draft)) => Outcome::Not(draft.reason),
                 Some(_) => Outcome::Block,
                 None => continue,
             };
-            outcomes.insert(id, outcome);
+            outcomes.insert(name, outcome);
         }
         Ok(outcomes)
     }
@@ -369,28 +420,33 @@ pub fn candidates(session: &SessionContext, ids: BTreeSet<&str>) -> Result<(), D
     replace(session, "candidates", ids.schema(), vec![ids])
 }
 
-/// Copies what the minute tables have of the candidates.
-async fn copy_candidates(session: &SessionContext, store: &MemoryStore) -> anyhow::Result<()> {
+/// Copies what the minute tables have of the candidates; gives how many rows that are.
+async fn copy_candidates(session: &SessionContext, store: &MemoryStore) -> anyhow::Result<usize> {
+    let mut count = 0;
     for table in OF_SESSIONS {
         session.deregister_table("uncut")?;
         session.register_table("uncut", session.table_provider(format!("stored_{}", table.name())).await?)?;
         let (_, rows) = collect(session, OF_CANDIDATES, vec![]).await?;
         let rows: Result<Vec<RecordBatch>, String> =
             rows.iter().map(|rows| rows::conform(rows, &table.schema().stored())).collect();
-        store.append(table, rows.map_err(anyhow::Error::msg)?, &[]).await?;
+        let rows = rows.map_err(anyhow::Error::msg)?;
+        count += rows.iter().map(RecordBatch::num_rows).sum::<usize>();
+        store.append(table, rows, &[]).await?;
     }
-    Ok(())
+    Ok(count)
 }
 
 /// The table `cutoffs`.
-fn cutoffs(at: &BTreeMap<&str, (DateTime<Utc>, i64)>) -> RecordBatch {
+fn cutoffs(probes: &[Probe<'_>]) -> RecordBatch {
     let schema = Arc::new(Schema::new(vec![
         Field::new("session_id", DataType::Utf8, false),
+        Field::new("name", DataType::Utf8, false),
         Field::new("batch", DataType::Int64, false),
     ]));
     let columns: Vec<ArrayRef> = vec![
-        Arc::new(StringArray::from_iter_values(at.keys())),
-        Arc::new(Int64Array::from_iter_values(at.values().map(|(_, batch)| *batch))),
+        Arc::new(StringArray::from_iter_values(probes.iter().map(|probe| probe.session))),
+        Arc::new(StringArray::from_iter_values(probes.iter().map(|probe| &probe.name))),
+        Arc::new(Int64Array::from_iter_values(probes.iter().map(|probe| probe.batch))),
     ];
     RecordBatch::try_new(schema, columns).expect("the columns are those of the schema")
 }
@@ -399,7 +455,7 @@ fn cutoffs(at: &BTreeMap<&str, (DateTime<Utc>, i64)>) -> RecordBatch {
 struct AsOf<'a> {
     engine: &'a Engine,
     store: &'a dyn Store,
-    /// `session_id`, and the last `batch` that had come.
+    /// `session_id`, the last `batch` that had come, and what the session is called then (`name`).
     cutoffs: RecordBatch,
 }
 
@@ -466,23 +522,30 @@ mod tests {
     fn the_first_pass_that_suffices_is_found() {
         for passes in 1..40_usize {
             for first in 0..passes {
-                for guess in [None, Some(0), Some(first), Some(passes - 1)] {
+                let guesses = [None, Some(0), Some(first), Some(passes - 1)];
+                for (guess, most) in guesses.into_iter().flat_map(|guess| [1, 2, 3, 8].map(|most| (guess, most))) {
                     let mut search = Search::default();
                     for pass in 0..passes as i64 {
                         search.saw(at(pass), pass);
                     }
                     search.guess = guess;
-                    let mut looked_at = 0;
-                    while let Some(place) = search.next() {
-                        search.take(place, (place >= first).then_some(Outcome::Block));
-                        looked_at += 1;
+                    let mut steps = 0;
+                    loop {
+                        let places = search.next(most);
+                        if places.is_empty() {
+                            break;
+                        }
+                        assert!(places.len() <= most.max(1) && places.is_sorted(), "{places:?}");
+                        search
+                            .take(places.into_iter().map(|place| (place, (place >= first).then_some(Outcome::Block))));
+                        steps += 1;
                     }
                     assert_eq!(
                         (search.high, search.at_high),
                         (first, Some(Outcome::Block)),
                         "{passes} {first} {guess:?}"
                     );
-                    assert!(looked_at <= passes.ilog2() + 4, "{looked_at} of {passes}");
+                    assert!(steps <= passes.ilog(most + 1) + 4, "{steps} of {passes}, {most} at once");
                 }
             }
         }
@@ -491,26 +554,33 @@ mod tests {
         never.saw(at(0), 2);
         never.saw(at(3), 3);
         assert_eq!(never.passes, [(at(0), 2), (at(3), 3)]);
-        while let Some(place) = never.next() {
-            never.take(place, None);
+        while let Some(place) = never.next(1).pop() {
+            never.take([(place, None)]);
         }
         assert!(never.at_high.is_none());
     }
 
     #[test]
     fn a_later_pass_may_block_where_the_first_with_enough_does_not() {
-        let found = |blocks_from: usize| {
+        let found = |blocks_from: usize, most: usize| {
             let mut search = Search::default();
             (0..60).for_each(|pass| search.saw(at(pass), pass));
-            while let Some(place) = search.next() {
-                let outcome = if place >= blocks_from { Outcome::Block } else { Outcome::Not("expired".into()) };
-                search.take(place, (place >= 20).then_some(outcome));
+            loop {
+                let places = search.next(most);
+                if places.is_empty() {
+                    return (search.high, search.at_high);
+                }
+                search.take(places.into_iter().map(|place| {
+                    let outcome = if place >= blocks_from { Outcome::Block } else { Outcome::Not("expired".into()) };
+                    (place, (place >= 20).then_some(outcome))
+                }));
             }
-            (search.high, search.at_high)
         };
-        assert_eq!(found(20), (20, Some(Outcome::Block)));
-        assert_eq!(found(21), (21, Some(Outcome::Block)));
-        assert_eq!(found(29), (29, Some(Outcome::Block)));
-        assert_eq!(found(60), (20, Some(Outcome::Not("expired".into()))));
+        for most in [1, 2, 8] {
+            assert_eq!(found(20, most), (20, Some(Outcome::Block)));
+            assert_eq!(found(21, most), (21, Some(Outcome::Block)));
+            assert_eq!(found(29, most), (29, Some(Outcome::Block)));
+            assert_eq!(found(60, most), (20, Some(Outcome::Not("expired".into()))));
+        }
     }
 }
