@@ -131,6 +131,9 @@ fn number(address: IpAddr) -> (u128, bool) {
     }
 }
 
+/// The columns of `activity` by which entries take requests out, and that are told of these.
+pub const JUDGED: [&str; 7] = ["minute", "session_id", "network", "asn", "user_agent", "referer_host", "requests"];
+
 /// The entries of a config.
 #[derive(Clone, Debug, Default)]
 pub struct AllowList(pub Vec<Allow>);
@@ -143,6 +146,15 @@ pub struct Spared {
     pub sessions: Vec<String>,
     /// Rows of minutes before this one, in microseconds since the epoch, were counted.
     pub counted_until: i64,
+}
+
+impl Spared {
+    /// Adds it to what was taken out of other sessions' rows.
+    pub fn add_to(self, spared: &mut Spared) {
+        spared.requests += self.requests;
+        spared.sessions.extend(self.sessions);
+        spared.counted_until = spared.counted_until.max(self.counted_until);
+    }
 }
 
 impl AllowList {

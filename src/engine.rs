@@ -73,11 +73,16 @@ pub enum EngineError {
     Rows { file: &'static str, message: String },
 }
 
+/// Of `[engine] memory`, what a row of a window is allowed: it has some 200 bytes, is there for each detector that is shown other
+/// columns, on each thread, and what queries make of it comes on top.
+const BYTES_PER_WINDOW_ROW: usize = 3_000;
+
 /// The limits that all sessions share.
 pub struct Engine {
     runtime: Arc<RuntimeEnv>,
     threads: usize,
     memory_bytes: usize,
+    window_rows: u64,
 }
 
 impl Engine {
@@ -90,7 +95,7 @@ impl Engine {
             .map_err(|error| EngineError::Start(Box::new(error)))?;
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let threads = if config.threads == 0 { cores } else { config.threads };
-        Ok(Engine { runtime, threads, memory_bytes })
+        Ok(Engine { runtime, threads, memory_bytes, window_rows: (memory_bytes / BYTES_PER_WINDOW_ROW) as u64 })
     }
 
     /// Whether a plan with this environment counts its memory here.
@@ -106,6 +111,16 @@ impl Engine {
     /// `[engine] memory`.
     pub fn memory_bytes(&self) -> usize {
         self.memory_bytes
+    }
+
+    /// Rows of `activity` that a window may hold at once: of more, the sessions are looked at in parts.
+    pub fn window_rows(&self) -> u64 {
+        self.window_rows
+    }
+
+    #[cfg(test)]
+    pub fn with_window_rows(self, window_rows: u64) -> Engine {
+        Engine { window_rows, ..self }
     }
 
     /// A session without tables.

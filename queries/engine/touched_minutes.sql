@@ -1,4 +1,4 @@
--- Every touched minute, with the last batch that wrote to it and the number of its sessions with new rows.
-SELECT minute, MAX(batch) AS batch, COUNT(*) AS sessions
+-- Every touched minute, with the last batch that wrote to it.
+SELECT minute, MAX(batch) AS batch
 FROM touched
 GROUP BY minute

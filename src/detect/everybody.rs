@@ -45,7 +45,7 @@ fn batch(schema: &LazyLock<SchemaRef>, columns: Vec<ArrayRef>) -> RecordBatch {
 }
 
 /// A table that is made of what everybody does in the window.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum OfEverybody {
     /// How many segments one viewer of a content fetches in a minute.
     ContentPace,

@@ -5,6 +5,7 @@ pub mod catalog;
 mod evaluate;
 mod everybody;
 pub mod file;
+mod inspect;
 mod memory_watch;
 pub mod near;
 mod result;
@@ -16,10 +17,11 @@ pub mod window;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-pub use evaluate::{DetectError, Detection, DetectorStats, Inspection, Purpose, detect, evaluations};
+pub use evaluate::{DetectError, Detection, DetectorStats, Purpose, detect, evaluations};
 pub use everybody::OfEverybody;
 use file::Strength;
-pub use tables::{Learned, depends_on};
+pub use inspect::Inspection;
+pub use tables::{Learned, others_can_be_learned};
 use window::Window;
 
 /// What a detector found of one session in one window: a row of `findings`.

@@ -25,8 +25,8 @@ use super::memory_watch::{TooMuchMemory, watched};
 use super::statement::{Rows, Statement, Text};
 use super::who::{USED, Who, who};
 use super::window::Window;
-use crate::allow::{AllowList, Spared};
-use crate::engine::{Engine, EngineError, Sql, collect, fetch, query_error, replace, sql, timestamp};
+use crate::allow::{AllowList, JUDGED, Spared};
+use crate::engine::{Engine, EngineError, Sql, collect, fetch, prepare, query_error, replace, sql, timestamp};
 use crate::rows::texts;
 use crate::schema::Table;
 
@@ -40,17 +40,85 @@ const NAMED_BY_OTHERS: Sql = sql!("engine/named_by_others.sql");
 const SESSIONS_IN_MINUTES: Sql = sql!("engine/sessions_in_minutes.sql");
 
 const ACTIVITY: &str = "activity";
-const REFUSALS: &str = "refusals";
+pub const REFUSALS: &str = "refusals";
 const DELIVERIES: &str = "deliveries";
 
-/// Minutes of sessions whose rows are loaded at once, about: some 100 MB.
+/// Rows that are loaded at once, about: while that lasts, they are in memory some three times.
 const LOADED_AT_ONCE: u64 = 250_000;
 
 const MOST_PARTS_OF_AN_HOUR: u64 = 12;
 
+/// Of few rows so many hours are loaded at once: each load costs several statements.
+const MOST_HOURS: u64 = 6;
+
+/// The columns of `activity` that are looked at whatever the detectors read: whose requests are whose, and when, and for what the
+/// deliveries belong to.
+const ALWAYS: [&str; 5] = ["minute", "session_id", "bound", "network", "segments"];
+
 /// Whether a detector depends on a table that is made of what everybody does.
 pub fn depends_on(detector: &Detector, table: OfEverybody) -> bool {
     detector.reads(table.name()) || table == OfEverybody::ContentPace && detector.reads(PACE)
+}
+
+/// Whether a detector depends on others only by what is made of everybody: shown some sessions and these tables, it finds the same of
+/// them. Of detectors that others write nobody knows.
+pub fn others_can_be_learned(detector: &Detector) -> bool {
+    catalog::is_built_in(&detector.name) && OfEverybody::ALL.iter().any(|table| depends_on(detector, *table))
+}
+
+/// How much event time is loaded at once, if the fullest hour has so many rows.
+pub fn chunk(rows_of_hour: u64) -> TimeDelta {
+    if rows_of_hour * MOST_HOURS <= LOADED_AT_ONCE {
+        return TimeDelta::hours(MOST_HOURS as i64);
+    }
+    let parts = rows_of_hour.div_ceil(LOADED_AT_ONCE).clamp(1, MOST_PARTS_OF_AN_HOUR);
+    TimeDelta::minutes(60 / parts as i64)
+}
+
+/// The sessions whose ids lie between two others in the order of their bytes; by default all.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Part {
+    /// The last one before them.
+    after: Option<String>,
+    /// The last of them.
+    until: Option<String>,
+}
+
+impl Part {
+    /// The parts that end with these sessions, but for the last one, which has no end: nobody is left out.
+    pub fn between(lasts: impl Iterator<Item = String>) -> Vec<Part> {
+        let mut parts = Vec::new();
+        let mut after = None;
+        for last in lasts {
+            parts.push(Part { after: after.replace(last.clone()), until: Some(last) });
+        }
+        match parts.last_mut() {
+            Some(last) => last.until = None,
+            None => parts.push(Part::default()),
+        }
+        parts
+    }
+
+    pub fn has(&self, session: &str) -> bool {
+        self.after.as_deref().is_none_or(|after| session > after)
+            && self.until.as_deref().is_none_or(|until| session <= until)
+    }
+
+    fn parameters(&self) -> [(&'static str, ScalarValue); 2] {
+        [("after", ScalarValue::Utf8(self.after.clone())), ("until", ScalarValue::Utf8(self.until.clone()))]
+    }
+}
+
+/// What windows are loaded for.
+pub struct Wanted<'a> {
+    pub detectors: Vec<(&'a Detector, &'a Statement)>,
+    /// What is made of everybody, whether a detector asks for it or not.
+    pub learns: BTreeSet<OfEverybody>,
+    /// It is told who used the sessions that are found.
+    pub tells: bool,
+    pub part: Part,
+    /// What is known of everybody; else it is found out.
+    pub learned: Option<Arc<Learned>>,
 }
 
 /// Ids of sessions.
@@ -81,11 +149,14 @@ pub struct Loader<'a> {
     session: &'a SessionContext,
     allow: &'a AllowList,
     now: DateTime<Utc>,
+    part: Part,
     /// Detectors look at everybody; else at sessions with new rows.
     all: bool,
     /// A detector reads deliveries, and refusals.
     delivers: bool,
     refuses: bool,
+    /// The columns of `activity` that are looked at.
+    columns: BTreeSet<String>,
     /// What detectors need several of.
     counted: Vec<Variety>,
     loaded: Loaded,
@@ -110,40 +181,32 @@ pub struct Loaded {
 
 impl<'a> Loader<'a> {
     /// Nothing is loaded yet. `session` has the public tables and `touched`.
-    pub fn new(
-        session: &'a SessionContext,
-        detectors: &[&Detector],
-        learned: Option<Arc<Learned>>,
-        allow: &'a AllowList,
-        now: DateTime<Utc>,
-    ) -> Self {
-        let all =
-            |detector: &&&Detector| detector.scope == Scope::All && !(detector.others_are_learned && learned.is_some());
+    pub fn new(session: &'a SessionContext, wanted: Wanted<'_>, allow: &'a AllowList, now: DateTime<Utc>) -> Self {
+        let Wanted { detectors, learns, tells, part, learned } = wanted;
+        let sees_all =
+            |detector: &Detector| detector.scope == Scope::All && !(detector.others_are_learned && learned.is_some());
+        let reads = |table| detectors.iter().any(|(detector, _)| detector.reads(table));
+        let is_counted = |variety: &Variety| {
+            learns.iter().any(|table| table.numbered().contains(variety))
+                || detectors.iter().any(|(detector, _)| needs_numbers_of(detector, *variety))
+        };
+        let counted: Vec<Variety> = Variety::ALL.into_iter().filter(is_counted).collect();
+        let read = detectors.iter().flat_map(|(_, statement)| statement.columns(ACTIVITY));
+        let told = if tells { &USED[..] } else { &[] };
+        let judged = if allow.takes_requests(now) { &JUDGED[..] } else { &[] };
+        let others = ALWAYS.iter().chain(told).chain(judged).copied().chain(counted.iter().map(|v| v.column()));
         Loader {
             session,
             allow,
             now,
-            all: detectors.iter().any(|detector| all(&detector)),
-            delivers: detectors.iter().any(|detector| detector.reads(DELIVERIES)),
-            refuses: detectors.iter().any(|detector| detector.reads(REFUSALS)),
-            counted: Variety::ALL
-                .into_iter()
-                .filter(|variety| detectors.iter().any(|detector| needs_numbers_of(detector, *variety)))
-                .collect(),
+            all: !learns.is_empty() || detectors.iter().any(|(detector, _)| sees_all(detector)),
+            delivers: reads(DELIVERIES),
+            refuses: reads(REFUSALS),
+            columns: read.chain(others).map(str::to_owned).collect(),
+            counted,
+            part,
             loaded: Loaded { learned, ..Loaded::default() },
             until: DateTime::<Utc>::MIN_UTC,
-        }
-    }
-
-    /// How much event time is loaded at once, if in so many minutes of an hour a session has new rows.
-    pub fn chunk(&self, minutes_of_sessions: u64) -> TimeDelta {
-        // Each load costs several statements; while it lasts, its rows are in memory about three times. Where the others are known,
-        // only few are looked for.
-        if self.all || self.loaded.learned.is_none() {
-            let parts = minutes_of_sessions.div_ceil(LOADED_AT_ONCE).clamp(1, MOST_PARTS_OF_AN_HOUR);
-            TimeDelta::minutes(60 / parts as i64)
-        } else {
-            TimeDelta::hours(6)
         }
     }
 
@@ -168,8 +231,13 @@ impl<'a> Loader<'a> {
 
     async fn load(&mut self, span: Span, spared: &mut Spared) -> Result<(), EngineError> {
         let session = self.session;
+        let bounds = || span.parameters().into_iter().chain(self.part.parameters()).collect();
         let sql = if self.all { ACTIVITY_BETWEEN } else { ACTIVITY_OF_TOUCHED };
-        let (_, mut new) = collect(session, sql, span.parameters()).await?;
+        let columns: Vec<&str> = self.columns.iter().map(String::as_str).collect();
+        let frame = prepare(session, sql, bounds()).await?;
+        let frame = frame.select_columns(&columns).map_err(|error| query_error(sql, error))?;
+        let schema = Arc::new(frame.schema().as_arrow().clone());
+        let mut new = frame.collect().await.map_err(|error| query_error(sql, error))?;
         let takes_requests = self.allow.takes_requests(self.now);
         if takes_requests {
             for batch in &mut new {
@@ -183,16 +251,16 @@ impl<'a> Loader<'a> {
         let numbers = Arc::make_mut(numbers);
         activity.extend(&new, &self.counted, numbers).map_err(|error| rows(sql, error))?;
         if self.delivers {
-            let sql = if self.all && !takes_requests { DELIVERIES_BETWEEN } else { DELIVERIES_OF_LOADED };
-            let table = session.table(ACTIVITY).await.map_err(|error| query_error(sql, error))?;
-            let schema = Arc::new(table.schema().as_arrow().clone());
+            let all = self.all && !takes_requests;
+            let (sql, bounds) =
+                if all { (DELIVERIES_BETWEEN, bounds()) } else { (DELIVERIES_OF_LOADED, span.parameters()) };
             replace(session, "loaded_activity", schema, new).map_err(|error| query_error(sql, error))?;
-            let (_, new) = collect(session, sql, span.parameters()).await?;
+            let (_, new) = collect(session, sql, bounds).await?;
             deliveries.extend(&new, &[], numbers).map_err(|error| rows(sql, error))?;
         }
-        let refusals = self.refuses.then_some((REFUSALS_BETWEEN, refusals));
-        for (sql, table) in refusals.into_iter().chain([(TOUCHED_BETWEEN, touched)]) {
-            let (_, new) = collect(session, sql, span.parameters()).await?;
+        let refusals = self.refuses.then(|| (REFUSALS_BETWEEN, span.parameters(), refusals));
+        for (sql, bounds, table) in refusals.into_iter().chain([(TOUCHED_BETWEEN, bounds(), touched)]) {
+            let (_, new) = collect(session, sql, bounds).await?;
             table.extend(&new, &[], numbers).map_err(|error| rows(sql, error))?;
         }
         Ok(())
@@ -500,7 +568,8 @@ impl<'a> WindowTables<'a> {
         self.of_everybody.into_iter()
     }
 
-    fn of_everybody(&mut self, table: OfEverybody) -> Rows {
+    /// What is made of everybody.
+    pub fn of_everybody(&mut self, table: OfEverybody) -> Rows {
         if let Some(learned) = &self.loaded.learned {
             return learned.get(&(table, self.window)).cloned().unwrap_or_default();
         }

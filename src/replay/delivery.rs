@@ -22,7 +22,7 @@ use super::{Revocation, suffices};
 use crate::config::Mode;
 use crate::decide::{Policy, Proposal, propose};
 use crate::detect::file::{Detector, Scope, Strength};
-use crate::detect::{Inspection, Learned, OfEverybody, Purpose, catalog, depends_on};
+use crate::detect::{Inspection, Learned, Purpose, others_can_be_learned};
 use crate::engine::{Engine, Sql, collect, fetch, replace, select, sql};
 use crate::history::Standing;
 use crate::pass::Warden;
@@ -46,10 +46,10 @@ const OF_SESSIONS: [Table; 4] = [Table::Activity, Table::Deliveries, Table::Refu
 /// that was refreshed came with the next logs.
 const LATER_PASSES: usize = 30;
 
-/// Passes of a session that are looked at in one step, at most, and rows of the candidates that a step may make of that, about. A
-/// step has costs of its own, of a statement for each detector and window; where there are many rows, fewer passes are looked at.
+/// Passes of a session that are looked at in one step, at most, and rows of the candidates that a step may make of that, about: from
+/// there on the rows cost more than what each step does anyway, a statement for each detector and window.
 const PASSES_AT_ONCE: usize = 8;
-const ROWS_AT_ONCE: usize = 400_000;
+const ROWS_AT_ONCE: usize = 50_000;
 
 /// What an object's name or clock may be wrong by.
 const CLOCK_ERROR: TimeDelta = TimeDelta::minutes(1);
@@ -103,13 +103,18 @@ pub async fn follow(
 ) -> anyhow::Result<Delivery> {
     let schedule = &warden.config.schedule;
     let session = warden.engine.session_over(store, now).await?;
-    candidates(&session, revocations.iter().map(|revocation| revocation.session_id.as_str()).collect())?;
+    let revoked = || revocations.iter().map(|revocation| revocation.session_id.as_str()).collect();
+    candidates(&session, revoked())?;
+    let of_them = MemoryStore::default();
+    let rows = copy_candidates(&session, &of_them).await?;
+    let theirs = warden.engine.session_over(&of_them, now).await?;
+    candidates(&theirs, revoked())?;
     #[derive(Deserialize)]
     struct Shared {
         session_id: String,
         shared_at: DateTime<Utc>,
     }
-    let shared: Vec<Shared> = fetch(&session, FIRST_SHARED, vec![]).await?;
+    let shared: Vec<Shared> = fetch(&theirs, FIRST_SHARED, vec![]).await?;
     let shared: HashMap<String, DateTime<Utc>> =
         shared.into_iter().map(|row| (row.session_id, row.shared_at)).collect();
     for revocation in revocations.iter_mut() {
@@ -145,8 +150,7 @@ pub async fn follow(
         .filter(|detector| detector.mode >= Mode::Count && speaking.contains(detector.name.as_str()))
         .map(|detector| Detector {
             scores_only: true,
-            others_are_learned: catalog::is_built_in(&detector.name)
-                && OfEverybody::ALL.iter().any(|table| depends_on(detector, *table)),
+            others_are_learned: others_can_be_learned(detector),
             ..detector.clone()
         })
         .collect();
@@ -157,16 +161,14 @@ pub async fn follow(
     // A step is about these sessions, and what the others did does not change: the detection has learned it, with all that these
     // sessions did, which is little among everybody.
     let needs_others = |detector: &Detector| detector.scope == Scope::All && !detector.others_are_learned;
-    let of_them = MemoryStore::default();
     let (inspection, store, at_once): (_, &dyn Store, _) = if detectors.iter().any(needs_others) {
         // A session that is there several times would be several for what depends on everybody.
         (inspection, store, 1)
     } else {
-        let rows = copy_candidates(&session, &of_them).await?;
         (inspection.with_learned(learned), &of_them, (ROWS_AT_ONCE / rows.max(1)).clamp(1, PASSES_AT_ONCE))
     };
     let passes = Passes { warden, inspection, store, policy, now, of_batch, at_once };
-    let proposals = passes.search(&session, &decided, stage).await?;
+    let proposals = passes.search(&theirs, &decided, stage).await?;
     let mut times = Vec::new();
     for revocation in revocations.iter_mut() {
         match proposals.get(&revocation.session_id) {

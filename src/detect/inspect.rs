@@ -1,0 +1,694 @@
+//! The evaluation of detectors on windows: all at once, or of many rows one part of the sessions after the other.
+//!
+//! What a detector finds of a session depends on its rows, and for some on what everybody does. What these ask of everybody is made
+//! first, in few columns, and then each part of the sessions is looked at alone: so much memory is enough for any event.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use datafusion::common::ScalarValue;
+use datafusion::common::runtime::SpawnedTask;
+use datafusion::prelude::SessionContext;
+use futures::{StreamExt, stream};
+use serde::Deserialize;
+use tracing::Instrument;
+
+use super::evaluate::{DetectError, Detection, Purpose};
+use super::everybody::OfEverybody;
+use super::file::{Detector, Scope};
+use super::result::{Found, run};
+use super::statement::Rows;
+use super::tables::{
+    Learned, Loaded, Loader, Part, Statements, Wanted, WindowTables, depends_on, others_can_be_learned,
+};
+use super::who::Who;
+use super::window::{Window, windows_over};
+use super::{Finding, tables};
+use crate::alarm::{Alarm, AlarmKind};
+use crate::allow::Spared;
+use crate::config::Config;
+use crate::engine::{Engine, EngineError, Sql, fetch, query_error, register, replace, sql, timestamp};
+use crate::progress::Stage;
+use crate::rows;
+
+const TOUCHED_OF: Sql = sql!("engine/touched_of.sql");
+pub const TOUCHED_MINUTES: Sql = sql!("engine/touched_minutes.sql");
+const ROWS_OF_MINUTES: Sql = sql!("engine/rows_of_minutes.sql");
+const PARTS: Sql = sql!("engine/parts.sql");
+
+/// Key of a finding: who, by which detector, in which window.
+pub type Key = (String, String, Window);
+
+/// The detectors, by their places, that look at each window.
+pub type Jobs = BTreeMap<Window, Vec<usize>>;
+
+#[derive(Deserialize)]
+pub struct TouchedMinute {
+    minute: DateTime<Utc>,
+    batch: i64,
+}
+
+/// What detectors found in some windows.
+#[derive(Default)]
+pub struct Evaluation {
+    pub found: HashMap<Key, Finding>,
+    /// The stored findings whose sessions their detectors looked at again, in their windows.
+    pub looked_at: HashSet<Key>,
+    /// Detectors that failed, by their place.
+    pub failed: BTreeSet<usize>,
+}
+
+/// What came of one window.
+#[derive(Default)]
+struct InWindow {
+    found: Vec<(usize, Found)>,
+    looked_at: Vec<Key>,
+    /// The seconds of each detector, by its place.
+    seconds: Vec<(usize, f64)>,
+    /// Sessions with new rows that detectors looked at, of each the most.
+    sessions: Option<u64>,
+    /// Detectors that failed, by their place, and why.
+    failed: Vec<(usize, String)>,
+    /// What detectors asked of everybody.
+    learned: Vec<(OfEverybody, Rows)>,
+}
+
+/// Detectors that are ready to look at sessions, again and again.
+pub struct Inspection<'a> {
+    engine: &'a Engine,
+    config: &'a Config,
+    /// Shared by the threads on which windows are evaluated.
+    bench: Arc<Bench>,
+    learned: Option<Arc<Learned>>,
+}
+
+/// What it takes to evaluate a window.
+struct Bench {
+    detectors: Vec<Detector>,
+    statements: Statements,
+    purpose: Purpose,
+}
+
+/// A window, and what its evaluation depends on.
+struct Task {
+    window: Window,
+    /// The detectors, by their places, that look at it.
+    indexes: Vec<usize>,
+    /// What is made of everybody in it, for others.
+    learns: Vec<OfEverybody>,
+    loaded: Arc<Loaded>,
+    /// Of each detector the last batch that it has evaluated.
+    after: Arc<[i64]>,
+    /// The findings of the window that are stored.
+    known: Vec<Key>,
+    /// Detectors that failed before, in any window: they need not be tried.
+    failed: Arc<Mutex<BTreeSet<usize>>>,
+    run_id: Arc<str>,
+}
+
+impl<'a> Inspection<'a> {
+    /// `session` has the public tables; others with these tables may be looked at.
+    pub async fn new(
+        engine: &'a Engine,
+        session: &SessionContext,
+        detectors: &[Detector],
+        config: &'a Config,
+        purpose: Purpose,
+    ) -> Result<Self, DetectError> {
+        let statements = Statements::new(engine, session, detectors, &config.lists).await?;
+        let bench = Bench { detectors: detectors.to_vec(), statements, purpose };
+        Ok(Inspection { engine, config, bench: Arc::new(bench), learned: None })
+    }
+
+    /// Runs every detector over a window without rows: the names of those that fail, and why.
+    pub async fn try_without_rows(&self, now: DateTime<Utc>) -> Vec<(String, String)> {
+        let detectors = &self.bench.detectors;
+        let task = Task {
+            window: Window { start: now - TimeDelta::minutes(1), end: now },
+            indexes: (0..detectors.len()).collect(),
+            learns: vec![],
+            loaded: Arc::default(),
+            after: vec![0; detectors.len()].into(),
+            known: vec![],
+            failed: Arc::default(),
+            run_id: "".into(),
+        };
+        let failed = self.bench.evaluate(task).await.failed;
+        failed.into_iter().map(|(index, reason)| (detectors[index].name.clone(), reason)).collect()
+    }
+
+    /// Judges whoever is looked at by what an earlier detection learned of everybody, whatever the tables have of the others.
+    pub fn with_learned(self, learned: Learned) -> Self {
+        Inspection { learned: Some(Arc::new(learned)), ..self }
+    }
+
+    /// The windows that hold these minutes, each with the detectors that look at it, by their places.
+    pub fn jobs(&self, minutes: &[TouchedMinute], after: &[i64]) -> Jobs {
+        let mut jobs = Jobs::default();
+        for (index, detector) in self.bench.detectors.iter().enumerate() {
+            let new = minutes.iter().filter(|minute| minute.batch > after[index]).map(|minute| minute.minute);
+            for window in windows_over(new, detector.window, detector.every) {
+                jobs.entry(window).or_default().push(index);
+            }
+        }
+        jobs
+    }
+
+    /// Evaluates the detectors on windows. The session has the new rows as `touched`: those of batches after `after`, of each
+    /// detector. `stored` are the findings of these windows that are known.
+    #[expect(clippy::too_many_arguments, reason = "all that a detection knows")]
+    pub async fn evaluate(
+        &self,
+        session: &SessionContext,
+        now: DateTime<Utc>,
+        jobs: &Jobs,
+        after: &[i64],
+        stored: &HashMap<Key, Finding>,
+        run_id: &str,
+        stage: &Stage,
+        detection: &mut Detection,
+    ) -> Result<Evaluation, DetectError> {
+        let mut known: HashMap<Window, Vec<Key>> = HashMap::new();
+        for key in stored.keys() {
+            known.entry(key.2).or_default().push(key.clone());
+        }
+        let size = Size::of(session, jobs).await?;
+        let mut work = Work {
+            inspection: self,
+            session,
+            now,
+            size,
+            after: Arc::from(after),
+            run_id: Arc::from(run_id),
+            known,
+            failed: Arc::default(),
+            highest: Highest::default(),
+            evaluation: Evaluation::default(),
+            stage,
+            detection,
+        };
+        let parts = work.parts(jobs).await?;
+        let steps = |jobs: &Jobs| jobs.values().map(|detectors| detectors.len() as u64).sum::<u64>();
+        let sessions = if let [everybody] = parts.as_slice() {
+            stage.set_total(steps(jobs));
+            let all = Phase::of(jobs.clone(), everybody.clone(), self.learned.clone());
+            let done = work.run(all, Some(Untold::new())).await?;
+            done.spared.add_to(&mut work.detection.spared);
+            done.sessions
+        } else {
+            tracing::debug!("sessions are looked at in {} parts", parts.len());
+            let (of_all, of_parts) = self.divided(jobs);
+            stage.set_total(steps(&of_all.jobs) + parts.len() as u64 * steps(&of_parts));
+            let mut all = work.run(of_all, None).await?;
+            let learned = self.learned.clone().unwrap_or_else(|| Arc::new(work.detection.learned.clone()));
+            let mut of_them: HashMap<Window, u64> = HashMap::new();
+            for part in parts {
+                let found = all.take(&part);
+                let phase = Phase::of(of_parts.clone(), part, Some(learned.clone()));
+                let done = work.run(phase, Some(found)).await?;
+                done.spared.add_to(&mut work.detection.spared);
+                done.sessions
+                    .into_iter()
+                    .for_each(|(window, sessions)| *of_them.entry(window).or_default() += sessions);
+            }
+            of_them.into_iter().for_each(|(window, sessions)| at_least(&mut all.sessions, window, sessions));
+            all.sessions
+        };
+        for (window, sessions) in sessions {
+            let most = work.detection.sessions_by_end.entry(window.end).or_default();
+            *most = (*most).max(sessions);
+        }
+        let Work { mut evaluation, detection, .. } = work;
+        detection.spared.sessions.sort();
+        detection.spared.sessions.dedup();
+        // What a failed detector found before it failed is found again when it works.
+        let failed = |name: &str| evaluation.failed.iter().any(|&index| self.bench.detectors[index].name == name);
+        evaluation.found.retain(|(_, name, _), _| !failed(name));
+        evaluation.looked_at.retain(|(_, name, _)| !failed(name));
+        Ok(evaluation)
+    }
+
+    /// What has to see everybody, with what is to be learned for the rest; and the rest, which is evaluated for each part of the
+    /// sessions.
+    fn divided(&self, jobs: &Jobs) -> (Phase, Jobs) {
+        let detectors = &self.bench.detectors;
+        // Refusals are no rows of a session alone.
+        let divides = |index: &usize| {
+            let detector = &detectors[*index];
+            !detector.reads(tables::REFUSALS) && (detector.scope == Scope::Session || others_can_be_learned(detector))
+        };
+        let (mut of_all, mut of_parts) = (Jobs::new(), Jobs::new());
+        let mut learns: BTreeMap<Window, Vec<OfEverybody>> = BTreeMap::new();
+        for (window, indexes) in jobs {
+            let (divided, whole): (Vec<usize>, Vec<usize>) = indexes.iter().partition(|index| divides(index));
+            let asked = OfEverybody::ALL.into_iter();
+            let asked = asked.filter(|table| divided.iter().any(|index| depends_on(&detectors[*index], *table)));
+            // What an earlier detection has learned needs not be learned again.
+            let asked: Vec<OfEverybody> = if self.learned.is_none() { asked.collect() } else { vec![] };
+            if !whole.is_empty() || !asked.is_empty() {
+                of_all.insert(*window, whole);
+                learns.insert(*window, asked);
+            }
+            of_parts.insert(*window, divided);
+        }
+        (Phase { learns, ..Phase::of(of_all, Part::default(), self.learned.clone()) }, of_parts)
+    }
+
+    /// What the detectors say of some sessions in every window that holds a row of them, nothing written, and which detectors
+    /// failed. `session` has the public tables.
+    pub async fn look_at(
+        &self,
+        session: &SessionContext,
+        looked_at: &BTreeSet<&str>,
+        now: DateTime<Utc>,
+    ) -> Result<(Vec<Finding>, Vec<Alarm>), DetectError> {
+        let minutes = touch(session, looked_at).await?;
+        let (after, mut detection) = (vec![i64::MIN; self.bench.detectors.len()], Detection::default());
+        let jobs = self.jobs(&minutes, &after);
+        let evaluation =
+            self.evaluate(session, now, &jobs, &after, &HashMap::new(), "", &Stage::hidden(), &mut detection).await?;
+        let of_them = |finding: &Finding| looked_at.contains(finding.session_id.as_str());
+        let found = evaluation.found.into_values().filter(of_them).collect();
+        Ok((found, detection.failures))
+    }
+}
+
+/// Some of the jobs, over some of the sessions.
+#[derive(Default)]
+struct Phase {
+    jobs: Jobs,
+    part: Part,
+    /// What is known of everybody; else it is found out.
+    learned: Option<Arc<Learned>>,
+    /// What is made of everybody in each window, for other phases.
+    learns: BTreeMap<Window, Vec<OfEverybody>>,
+}
+
+impl Phase {
+    fn of(jobs: Jobs, part: Part, learned: Option<Arc<Learned>>) -> Phase {
+        Phase { jobs, part, learned, learns: BTreeMap::new() }
+    }
+}
+
+/// What was found in windows, by detectors, by their places, and who used the sessions is not told yet.
+type Untold = HashMap<Window, Vec<(usize, Found)>>;
+
+/// What came of a phase.
+#[derive(Default)]
+struct Done {
+    /// What is still to be told.
+    untold: Untold,
+    /// How many sessions with new rows the windows held.
+    sessions: HashMap<Window, u64>,
+    spared: Spared,
+}
+
+impl Done {
+    /// Takes what was found of the sessions of a part.
+    fn take(&mut self, part: &Part) -> Untold {
+        let of_part =
+            |found: &mut Vec<(usize, Found)>| found.extract_if(.., |(_, found)| part.has(found.session())).collect();
+        self.untold.iter_mut().map(|(window, found)| (*window, of_part(found))).collect()
+    }
+}
+
+/// Keeps the greater of two counts.
+fn at_least<K: Eq + std::hash::Hash>(counts: &mut HashMap<K, u64>, key: K, count: u64) {
+    let known = counts.entry(key).or_default();
+    *known = (*known).max(count);
+}
+
+/// How many rows of `activity` there are.
+#[derive(Default)]
+struct Size {
+    fullest_window: u64,
+    fullest_hour: u64,
+    /// From the beginning of the first window to the end of the last.
+    span: Option<Window>,
+}
+
+impl Size {
+    async fn of(session: &SessionContext, jobs: &Jobs) -> Result<Size, EngineError> {
+        #[derive(Deserialize)]
+        struct Minute {
+            minute: DateTime<Utc>,
+            rows: u64,
+        }
+        let ends = jobs.keys().map(|window| window.end).max();
+        let Some((start, end)) = jobs.keys().map(|window| window.start).min().zip(ends) else {
+            return Ok(Size::default());
+        };
+        let span = Window { start, end };
+        let minutes: Vec<Minute> = fetch(session, ROWS_OF_MINUTES, bounds(span)).await?;
+        let minutes: BTreeMap<DateTime<Utc>, u64> = minutes.into_iter().map(|row| (row.minute, row.rows)).collect();
+        let mut hours: HashMap<i64, u64> = HashMap::new();
+        minutes
+            .iter()
+            .for_each(|(minute, rows)| *hours.entry(minute.timestamp().div_euclid(3_600)).or_default() += rows);
+        let of_window = |window: &Window| minutes.range(window.start..window.end).map(|(_, rows)| rows).sum();
+        Ok(Size {
+            fullest_window: jobs.keys().map(of_window).max().unwrap_or(0),
+            fullest_hour: hours.into_values().max().unwrap_or(0),
+            span: Some(span),
+        })
+    }
+}
+
+fn bounds(span: Window) -> Vec<(&'static str, ScalarValue)> {
+    vec![("start", timestamp(span.start)), ("end", timestamp(span.end))]
+}
+
+/// An evaluation at work.
+struct Work<'a> {
+    inspection: &'a Inspection<'a>,
+    session: &'a SessionContext,
+    now: DateTime<Utc>,
+    size: Size,
+    /// Of each detector the last batch that it has evaluated.
+    after: Arc<[i64]>,
+    run_id: Arc<str>,
+    /// The findings of each window that are stored.
+    known: HashMap<Window, Vec<Key>>,
+    /// Detectors that failed, in any window: they need not be tried.
+    failed: Arc<Mutex<BTreeSet<usize>>>,
+    highest: Highest,
+    evaluation: Evaluation,
+    stage: &'a Stage,
+    detection: &'a mut Detection,
+}
+
+impl Work<'_> {
+    /// The parts of the sessions that are looked at one after the other.
+    async fn parts(&self, jobs: &Jobs) -> Result<Vec<Part>, EngineError> {
+        let parts = self.size.fullest_window.div_ceil(self.inspection.engine.window_rows());
+        let Some(span) = self.size.span.filter(|_| parts > 1 && !jobs.is_empty()) else {
+            return Ok(vec![Part::default()]);
+        };
+        #[derive(Deserialize)]
+        struct Last {
+            session_id: String,
+        }
+        let parts = ("parts", ScalarValue::Int64(i64::try_from(parts).ok()));
+        let lasts: Vec<Last> = fetch(self.session, PARTS, bounds(span).into_iter().chain([parts]).collect()).await?;
+        Ok(Part::between(lasts.into_iter().map(|last| last.session_id)))
+    }
+
+    /// Evaluates a phase. What it finds is told together with what was found `before`; else it is given back.
+    async fn run(&mut self, phase: Phase, mut before: Option<Untold>) -> Result<Done, DetectError> {
+        let (bench, engine) = (&self.inspection.bench, self.inspection.engine);
+        let mut windows = phase.jobs;
+        for window in before.iter().flat_map(HashMap::keys) {
+            windows.entry(*window).or_default();
+        }
+        let used: BTreeSet<usize> = windows.values().flatten().copied().collect();
+        let is_part = phase.part != Part::default();
+        let wanted = Wanted {
+            detectors: used
+                .into_iter()
+                .map(|index| (&bench.detectors[index], bench.statements.detector(index)))
+                .collect(),
+            learns: phase.learns.values().flatten().copied().collect(),
+            tells: before.is_some(),
+            part: phase.part,
+            learned: phase.learned,
+        };
+        let mut loader = Loader::new(self.session, wanted, &self.inspection.config.allow, self.now);
+        let rows = if is_part {
+            self.size.fullest_hour * self.inspection.engine.window_rows() / self.size.fullest_window.max(1)
+        } else {
+            self.size.fullest_hour
+        };
+        let length = tables::chunk(rows);
+        // Some wait for their turn, so that no thread does while the results come in order; but what they see takes memory.
+        let at_once = if self.size.fullest_window > self.inspection.engine.window_rows() {
+            engine.threads()
+        } else {
+            2 * engine.threads()
+        };
+        let mut done = Done::default();
+        for chunk in chunks(&windows, length) {
+            let started = Instant::now();
+            let loaded = loader.show(chunk.start, chunk.end, &mut done.spared).await?;
+            tracing::debug!("rows of {} windows loaded in {:.2?}", chunk.windows.len(), started.elapsed());
+            let started = Instant::now();
+            let mut found = self.evaluate(chunk, &loaded, &phase.learns, at_once, &mut done.sessions).await?;
+            match &mut before {
+                None => done.untold.extend(found),
+                Some(before) => {
+                    for (window, found) in &mut found {
+                        found.extend(before.remove(window).unwrap_or_default());
+                    }
+                    self.tell(found, &loaded).await?;
+                }
+            }
+            tracing::debug!("windows evaluated in {:.2?}", started.elapsed());
+        }
+        Ok(done)
+    }
+
+    /// Evaluates the windows of a chunk: what was found in each.
+    async fn evaluate(
+        &mut self,
+        chunk: Chunk<'_>,
+        loaded: &Arc<Loaded>,
+        learns: &BTreeMap<Window, Vec<OfEverybody>>,
+        at_once: usize,
+        sessions: &mut HashMap<Window, u64>,
+    ) -> Result<Vec<(Window, Vec<(usize, Found)>)>, DetectError> {
+        let bench = &self.inspection.bench;
+        // Each window is evaluated on a thread of its own: that is quicker than to share a small one out among threads.
+        let mut found = Vec::new();
+        let mut windows = stream::iter(chunk.windows)
+            .map(|(window, indexes)| {
+                let task = Task {
+                    window,
+                    indexes: indexes.clone(),
+                    learns: learns.get(&window).cloned().unwrap_or_default(),
+                    loaded: Arc::clone(loaded),
+                    after: Arc::clone(&self.after),
+                    known: self.known.get(&window).cloned().unwrap_or_default(),
+                    failed: Arc::clone(&self.failed),
+                    run_id: Arc::clone(&self.run_id),
+                };
+                let bench = bench.clone();
+                let evaluated = SpawnedTask::spawn(async move { bench.evaluate(task).await }.in_current_span());
+                async move { (window, indexes.len(), evaluated.join_unwind().await) }
+            })
+            .buffered(at_once);
+        while let Some((window, detectors_of_it, in_window)) = windows.next().await {
+            self.stage.advance(detectors_of_it as u64);
+            let in_window = in_window.map_err(DetectError::Cancelled)?;
+            if bench.purpose == Purpose::Replay {
+                in_window.found.iter().for_each(|(index, found)| self.highest.take(*index, found));
+            }
+            found.push((window, in_window.found));
+            self.evaluation.looked_at.extend(in_window.looked_at);
+            self.detection.learned.extend(in_window.learned.into_iter().map(|(table, rows)| ((table, window), rows)));
+            for (index, seconds) in in_window.seconds {
+                self.detection.detectors.entry(bench.detectors[index].name.clone()).or_default().seconds += seconds;
+            }
+            sessions.extend(in_window.sessions.map(|sessions| (window, sessions)));
+            for (index, reason) in in_window.failed {
+                if self.evaluation.failed.insert(index) {
+                    let Detector { name, path, .. } = &bench.detectors[index];
+                    let text = format!("detector {name} ({path}): {reason}");
+                    self.detection.failures.push(Alarm::about(AlarmKind::DetectorFailed, name, text));
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    /// Tells who used the sessions that were found in windows whose rows are loaded.
+    async fn tell(
+        &mut self,
+        found: Vec<(Window, Vec<(usize, Found)>)>,
+        loaded: &Arc<Loaded>,
+    ) -> Result<(), DetectError> {
+        let (bench, highest) = (&self.inspection.bench, &self.highest);
+        let tell = |(window, found): (Window, Vec<(usize, Found)>)| {
+            let told = bench.told(&found, highest);
+            let (bench, loaded) = (bench.clone(), Arc::clone(loaded));
+            let telling = SpawnedTask::spawn_blocking(move || bench.tell(&loaded, window, found, &told));
+            async move { (window, telling.join_unwind().await) }
+        };
+        let mut told = stream::iter(found).map(tell).buffered(self.inspection.engine.threads());
+        while let Some((window, told)) = told.next().await {
+            let (findings, unknown) = told.map_err(DetectError::Cancelled)?;
+            let key = |finding: &Finding| (finding.session_id.clone(), finding.detector.clone(), window);
+            self.evaluation.found.extend(findings.into_iter().map(|finding| (key(&finding), finding)));
+            // Whoever is found is found all the same.
+            self.detection.failures.extend(unknown.map(|error| {
+                Alarm::new(AlarmKind::DetectionFailed, format!("who used what was found is not known: {error}"))
+            }));
+        }
+        Ok(())
+    }
+}
+
+impl Bench {
+    /// Evaluates the detectors on a window.
+    async fn evaluate(&self, task: Task) -> InWindow {
+        let Task { window, indexes, learns, loaded, after, known, failed, run_id } = task;
+        let mut cut = WindowTables::new(&loaded, &self.statements, window);
+        let mut in_window = InWindow::default();
+        let mut found: Vec<(usize, Found)> = Vec::new();
+        for index in indexes {
+            if failed.lock().expect("not poisoned").contains(&index) {
+                continue;
+            }
+            let detector = &self.detectors[index];
+            let mut fail = |reason: String| {
+                failed.lock().expect("not poisoned").insert(index);
+                in_window.failed.push((index, reason));
+            };
+            let rows = cut.of(detector, after[index]);
+            if detector.scope == Scope::Session && !detector.scores_only {
+                let sessions = cut.sessions(detector.scope, after[index]).count() as u64;
+                in_window.sessions = in_window.sessions.max(Some(sessions));
+            }
+            let started = Instant::now();
+            let result = match &rows {
+                Some(rows) => run(&self.statements, index, detector, window, rows, &run_id).await,
+                None => Ok(vec![]),
+            };
+            let findings = match result {
+                Ok(findings) => findings,
+                Err(reason) => {
+                    fail(reason);
+                    continue;
+                }
+            };
+            in_window.seconds.push((index, started.elapsed().as_secs_f64()));
+            let of_detector = known.iter().filter(|(_, name, _)| *name == detector.name);
+            for key in of_detector {
+                if cut.sessions(detector.scope, after[index]).contains(&key.0) {
+                    in_window.looked_at.push(key.clone());
+                }
+            }
+            found.extend(findings.into_iter().map(|finding| (index, finding)));
+        }
+        learns.iter().for_each(|table| drop(cut.of_everybody(*table)));
+        if self.purpose == Purpose::Replay || !learns.is_empty() {
+            in_window.learned = cut.learned().collect();
+        }
+        in_window.found = found;
+        in_window
+    }
+
+    /// The findings of a window of which it is told who used the session, by their places.
+    fn told(&self, found: &[(usize, Found)], highest: &Highest) -> Vec<bool> {
+        let is_told = |(index, found): &(usize, Found)| {
+            !self.detectors[*index].scores_only && (self.purpose == Purpose::Record || highest.is(*index, found))
+        };
+        found.iter().map(is_told).collect()
+    }
+
+    /// Tells of the findings of a window who used the sessions; why not, if that is not known.
+    fn tell(
+        &self,
+        loaded: &Loaded,
+        window: Window,
+        found: Vec<(usize, Found)>,
+        told: &[bool],
+    ) -> (Vec<Finding>, Option<EngineError>) {
+        let sessions = found.iter().zip(told).filter(|(_, told)| **told).map(|((_, found), _)| found.session());
+        let (who, error) = match WindowTables::new(loaded, &self.statements, window).who(&sessions.collect()) {
+            Ok(who) => (who, None),
+            Err(error) => (Who::new(), Some(error)),
+        };
+        let finding = |((_, found), told): ((usize, Found), &bool)| {
+            let who = who.get(found.session()).filter(|_| *told);
+            found.with_evidence(who)
+        };
+        (found.into_iter().zip(told).map(finding).collect(), error)
+    }
+}
+
+/// The highest score of each session by each detector, by its place, and the end of its window: the first of equals.
+#[derive(Default)]
+struct Highest(HashMap<(usize, String), (f64, DateTime<Utc>)>);
+
+impl Highest {
+    /// They come in order of their windows.
+    fn take(&mut self, detector: usize, found: &Found) {
+        let Finding { session_id, score, window_end, .. } = &found.finding;
+        let known = self.0.entry((detector, session_id.clone())).or_insert((*score, *window_end));
+        if *score > known.0 {
+            *known = (*score, *window_end);
+        }
+    }
+
+    fn is(&self, detector: usize, found: &Found) -> bool {
+        let key = (detector, found.finding.session_id.clone());
+        self.0.get(&key).is_some_and(|(_, end)| *end == found.finding.window_end)
+    }
+}
+
+/// The minutes of these sessions, as if they were all new: makes the table `touched`.
+async fn touch(session: &SessionContext, looked_at: &BTreeSet<&str>) -> Result<Vec<TouchedMinute>, EngineError> {
+    let ids = rows::texts_batch("session_id", looked_at);
+    replace(session, "looked_at", ids.schema(), vec![ids]).map_err(|error| query_error(TOUCHED_OF, error))?;
+    register(session, "touched", TOUCHED_OF, vec![]).await?;
+    fetch(session, TOUCHED_MINUTES, vec![]).await
+}
+
+/// Jobs of windows that end within some minutes or hours of event time: what is in memory at once is that, and a window.
+struct Chunk<'a> {
+    /// From when on its windows, and those of the chunks behind it, begin: a longer window of a later hour may begin before the
+    /// shorter ones of this.
+    start: DateTime<Utc>,
+    end: DateTime<Utc>,
+    windows: Vec<(Window, &'a Vec<usize>)>,
+}
+
+fn chunks(jobs: &Jobs, length: TimeDelta) -> Vec<Chunk<'_>> {
+    let mut hours: BTreeMap<i64, Vec<(Window, &Vec<usize>)>> = BTreeMap::new();
+    for (window, detectors) in jobs {
+        hours.entry(window.end.timestamp().div_euclid(length.num_seconds())).or_default().push((*window, detectors));
+    }
+    let mut start = DateTime::<Utc>::MAX_UTC;
+    let mut chunks = Vec::new();
+    for windows in hours.into_values().rev() {
+        start = windows.iter().map(|(window, _)| window.start).fold(start, DateTime::min);
+        let end = windows.iter().map(|(window, _)| window.end).fold(start, DateTime::max);
+        chunks.push(Chunk { start, end, windows });
+    }
+    chunks.reverse();
+    chunks
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        /// However much is loaded at once: what a chunk loads holds its windows, and nothing that was dropped for it is asked for
+        /// later.
+        #[test]
+        fn every_window_is_in_one_chunk_that_holds_it(
+            windows in prop::collection::btree_set((0i64..300, 1i64..90), 1..40),
+            length in 5i64..=60,
+        ) {
+            let at = |minute| DateTime::from_timestamp(1_800_000_000 + 60 * minute, 0).unwrap();
+            let mut jobs = Jobs::default();
+            for (start, minutes) in windows {
+                jobs.insert(Window { start: at(start), end: at(start + minutes) }, vec![0]);
+            }
+            let chunks = chunks(&jobs, TimeDelta::minutes(length));
+            for chunk in &chunks {
+                for (window, _) in &chunk.windows {
+                    prop_assert!(chunk.start <= window.start && window.end <= chunk.end);
+                }
+            }
+            prop_assert!(chunks.is_sorted_by_key(|chunk| chunk.start) && chunks.is_sorted_by_key(|chunk| chunk.end));
+            let of_chunks = chunks.iter().flat_map(|chunk| chunk.windows.iter().map(|(window, _)| *window));
+            prop_assert_eq!(of_chunks.collect::<BTreeSet<Window>>(), jobs.keys().copied().collect());
+            prop_assert_eq!(chunks.iter().map(|chunk| chunk.windows.len()).sum::<usize>(), jobs.len());
+        }
+    }
+}
