@@ -78,6 +78,7 @@ pub enum EngineError {
 const BYTES_PER_WINDOW_ROW: usize = 3_000;
 
 /// The limits that all sessions share.
+#[derive(Clone)]
 pub struct Engine {
     runtime: Arc<RuntimeEnv>,
     threads: usize,

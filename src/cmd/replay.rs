@@ -187,7 +187,8 @@ fn text(replayed: &Replayed) -> String {
 }
 
 /// The numbers of the evidence; who used the session is for JSON and `explain`.
-fn numbers(evidence: &Value) -> String {
+fn numbers(evidence: &str) -> String {
+    let evidence: Value = serde_json::from_str(evidence).unwrap_or_default();
     let numbers = evidence.as_object().into_iter().flatten().filter(|(_, value)| !value.is_object());
     numbers.map(|(name, value)| format!("{name} {value}")).collect::<Vec<_>>().join(", ")
 }

@@ -435,7 +435,14 @@ impl Work<'_> {
             let started = Instant::now();
             let mut found = self.evaluate(chunk, &loaded, &phase.learns, at_once, &mut done.sessions).await?;
             match &mut before {
-                None => done.untold.extend(found),
+                None => {
+                    for (index, found) in found.iter_mut().flat_map(|(_, found)| found) {
+                        if bench.purpose == Purpose::Replay && !self.highest.is(*index, found) {
+                            found.forget_evidence();
+                        }
+                    }
+                    done.untold.extend(found);
+                }
                 Some(before) => {
                     for (window, found) in &mut found {
                         found.extend(before.remove(window).unwrap_or_default());
@@ -599,8 +606,11 @@ impl Bench {
             Ok(who) => (who, None),
             Err(error) => (Who::new(), Some(error)),
         };
-        let finding = |((_, found), told): ((usize, Found), &bool)| {
+        let finding = |((_, mut found), told): ((usize, Found), &bool)| {
             let who = who.get(found.session()).filter(|_| *told);
+            if self.purpose == Purpose::Replay && !told {
+                found.forget_evidence();
+            }
             found.with_evidence(who)
         };
         (found.into_iter().zip(told).map(finding).collect(), error)

@@ -21,7 +21,7 @@ pub use evaluate::{DetectError, Detection, DetectorStats, Purpose, detect, evalu
 pub use everybody::OfEverybody;
 use file::Strength;
 pub use inspect::Inspection;
-pub use tables::{Learned, others_can_be_learned};
+pub use tables::{Learned, others_can_be_learned, plan_ahead};
 use window::Window;
 
 /// What a detector found of one session in one window: a row of `findings`.

@@ -28,6 +28,11 @@ impl Found {
         &self.finding.session_id
     }
 
+    /// Of what nobody looks at, it takes most of the memory.
+    pub fn forget_evidence(&mut self) {
+        self.evidence = Map::new();
+    }
+
     /// The finding with its evidence and who used the session, unless the detector has a column of that name.
     pub fn with_evidence(mut self, who: Option<&Map<String, Value>>) -> Finding {
         if let Some(who) = who {

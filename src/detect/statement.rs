@@ -38,27 +38,38 @@ pub struct Statement {
     turn: Option<Arc<Mutex<()>>>,
 }
 
-/// What a statement is planned from, beside the tables.
+/// What a statement is planned from.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Text {
     pub sql: String,
     pub parameters: Vec<(String, ScalarValue)>,
     pub lists: BTreeMap<String, Vec<String>>,
+    /// The tables whose rows change.
+    pub tables: Vec<(&'static str, SchemaRef)>,
 }
 
 /// The last statement that was planned somewhere: it serves again wherever it would be the same.
 #[derive(Clone, Default)]
-pub struct Planned(Arc<std::sync::Mutex<Option<(Text, Arc<Statement>)>>>);
+pub struct Planned(Arc<Mutex<Option<(Text, Arc<Statement>)>>>);
 
 impl Planned {
-    pub fn get(&self, text: &Text, engine: &Engine) -> Option<Arc<Statement>> {
-        let planned = self.0.lock().expect("not poisoned");
-        let (_, statement) = planned.as_ref().filter(|(known, _)| known == text)?;
-        engine.is_of(&statement.context.runtime_env()).then(|| statement.clone())
-    }
-
-    pub fn set(&self, text: Text, statement: Arc<Statement>) {
-        *self.0.lock().expect("not poisoned") = Some((text, statement));
+    /// The statement, planned if it is another one. Whoever asks while it is planned waits for it.
+    pub async fn get_or_plan(
+        &self,
+        text: Text,
+        engine: &Engine,
+        plan: impl AsyncFnOnce() -> Result<Statement, DataFusionError>,
+    ) -> Result<Arc<Statement>, DataFusionError> {
+        let mut planned = self.0.lock().await;
+        if let Some((known, statement)) = &*planned
+            && *known == text
+            && engine.is_of(&statement.context.runtime_env())
+        {
+            return Ok(statement.clone());
+        }
+        let statement = Arc::new(plan().await?);
+        *planned = Some((text, statement.clone()));
+        Ok(statement)
     }
 }
 

@@ -13,7 +13,6 @@ use datafusion::common::runtime::SpawnedTask;
 use datafusion::common::{DataFusionError, ScalarValue};
 use datafusion::datasource::MemTable;
 use datafusion::prelude::SessionContext;
-use futures::future::Either;
 use serde::Deserialize;
 use tokio::sync::RwLock;
 
@@ -29,6 +28,7 @@ use crate::allow::{AllowList, JUDGED, Spared};
 use crate::engine::{Engine, EngineError, Sql, collect, fetch, prepare, query_error, replace, sql, timestamp};
 use crate::rows::texts;
 use crate::schema::Table;
+use crate::store::MemoryStore;
 
 const ACTIVITY_OF_TOUCHED: Sql = sql!("engine/activity_of_touched.sql");
 const ACTIVITY_BETWEEN: Sql = sql!("engine/activity_between.sql");
@@ -44,7 +44,7 @@ pub const REFUSALS: &str = "refusals";
 const DELIVERIES: &str = "deliveries";
 
 /// Rows that are loaded at once, about: while that lasts, they are in memory some three times.
-const LOADED_AT_ONCE: u64 = 250_000;
+const LOADED_AT_ONCE: u64 = 150_000;
 
 const MOST_PARTS_OF_AN_HOUR: u64 = 12;
 
@@ -332,39 +332,39 @@ impl Statements {
         }
         let of_everybody = OfEverybody::ALL.map(|table| (table.name(), table.schema()));
         let seen: Vec<_> = schemas.into_iter().chain(of_everybody).chain([(PACE, pace_schema())]).collect();
-        let text = |detector: &Detector| Text {
-            sql: detector.sql.clone(),
-            parameters: detector.parameters().into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
-            lists: lists.clone(),
-        };
         // To plan one takes milliseconds of one thread.
         let planning: Vec<_> = detectors
             .iter()
             .map(|detector| {
-                let text = text(detector);
-                if let Some(planned) = detector.planned.get(&text, engine) {
-                    return Either::Left(planned);
-                }
-                let (session, seen, detector) = (engine.session_of_one_thread(), seen.clone(), detector.clone());
-                Either::Right(SpawnedTask::spawn(async move {
-                    catalog::register_lists(&session, &text.lists)?;
-                    let select = async |session: &SessionContext| catalog::plan(session, &detector).await;
-                    let statement = Arc::new(Statement::new(session, seen, select).await?);
-                    detector.planned.set(text, statement.clone());
-                    Ok(statement)
-                }))
+                let (engine, detector) = (engine.clone(), detector.clone());
+                let text = Text {
+                    sql: detector.sql.clone(),
+                    parameters: detector
+                        .parameters()
+                        .into_iter()
+                        .map(|(name, value)| (name.to_owned(), value))
+                        .collect(),
+                    lists: lists.clone(),
+                    tables: seen.clone(),
+                };
+                SpawnedTask::spawn(async move {
+                    let plan = async || {
+                        let session = engine.session_of_one_thread();
+                        catalog::register_lists(&session, &text.lists)?;
+                        Statement::new(session, text.tables.clone(), async |session| {
+                            catalog::plan(session, &detector).await
+                        })
+                        .await
+                    };
+                    detector.planned.get_or_plan(text.clone(), &engine, plan).await
+                })
             })
             .collect();
         let mut statements = Vec::new();
         for planned in planning {
-            let planned = match planned {
-                Either::Left(planned) => Ok(planned),
-                Either::Right(planning) => {
-                    planning.join().await.map_err(|error| DataFusionError::External(Box::new(error))).flatten()
-                }
-            };
+            let planned = planned.join().await.map_err(|error| DataFusionError::External(Box::new(error)));
             // It was compiled at the start: what fails now is the engine.
-            statements.push(planned.map_err(|error| query_error(ACTIVITY_BETWEEN, error))?);
+            statements.push(planned.flatten().map_err(|error| query_error(ACTIVITY_BETWEEN, error))?);
         }
         let mut read: HashMap<(&'static str, Needs), BTreeSet<String>> = HashMap::new();
         for (detector, statement) in detectors.iter().zip(&statements) {
@@ -409,6 +409,16 @@ impl Statements {
     pub fn detector(&self, index: usize) -> &Statement {
         &self.detectors[index]
     }
+}
+
+/// Plans detectors, so that they need not be planned when they are run. What fails is told then.
+pub fn plan_ahead(engine: &Engine, detectors: &[Detector], lists: &BTreeMap<String, Vec<String>>) -> SpawnedTask<()> {
+    let (engine, detectors, lists) = (engine.clone(), detectors.to_vec(), lists.clone());
+    SpawnedTask::spawn(async move {
+        if let Ok(session) = engine.session_over(&MemoryStore::default(), DateTime::UNIX_EPOCH).await {
+            let _ = Statements::new(&engine, &session, &detectors, &lists).await;
+        }
+    })
 }
 
 /// Whom a detector is shown in a window.

@@ -89,6 +89,8 @@ pub struct Ingestion<'a> {
     /// Objects are taken in order of their arrival, those of each pass of such a schedule in batches of their own: a batch tells
     /// by when its rows had come.
     pub by_arrival: Option<&'a Schedule>,
+    /// Called when there is something to read.
+    pub on_news: Option<&'a (dyn Fn() + Sync)>,
 }
 
 impl IngestError {
@@ -127,6 +129,7 @@ impl Ingestion<'_> {
         let arrival = |object: &LogObject| self.by_arrival.map(|schedule| schedule.first_from(object.meta.arrived_at));
         new.sort_by_key(arrival);
         if !new.is_empty() {
+            self.on_news.inspect(|on_news| on_news());
             ledger.load_digests(&session).await?;
         }
         stage.set_total(new.iter().map(|object| object.meta.size).sum());

@@ -5,7 +5,7 @@ pub mod revoke;
 pub mod summary;
 
 use std::collections::HashSet;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Instant;
 
 use chrono::{DateTime, Utc};
@@ -17,7 +17,7 @@ use crate::alarm::{Alarm, AlarmKind};
 use crate::by_hand::{self, TakenIn};
 use crate::config::{Config, ConfigError, Dynamodb};
 use crate::detect::file::Detector;
-use crate::detect::{Detection, Purpose, catalog, detect};
+use crate::detect::{Detection, Purpose, catalog, detect, plan_ahead};
 use crate::engine::{Engine, EngineError, Sql, fetch, sql, timestamp};
 use crate::geo::Geo;
 use crate::history::Event;
@@ -236,6 +236,9 @@ impl Warden {
         }
 
         let stage = if options.progress { Stage::bytes("read") } else { Stage::hidden() };
+        // Detectors are planned while objects are read.
+        let planning = OnceLock::new();
+        let plan = || drop(planning.set(plan_ahead(&self.engine, &self.detectors, &self.config.lists)));
         let ingestion = Ingestion {
             engine: &self.engine,
             store,
@@ -243,6 +246,7 @@ impl Warden {
             now,
             retry_quarantined: options.retry_quarantined,
             by_arrival: None,
+            on_news: Some(&plan),
         };
         // What arrived since the last run that read all there was is read now, however long ago that is.
         let last_good = last_good_run(&self.engine.session_over(store, now).await?, now).await?;

@@ -11,7 +11,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use serde::{Deserialize, Serialize};
+use serde::ser::Error;
+use serde::{Deserialize, Serialize, Serializer};
 use serde_json::Value;
 
 use crate::alarm::Alarm;
@@ -74,7 +75,14 @@ pub struct Found {
     pub strength: Strength,
     pub window_start: DateTime<Utc>,
     pub window_end: DateTime<Utc>,
-    pub evidence: Value,
+    /// A JSON object as text: of many thousands, values would take several times the memory.
+    #[serde(serialize_with = "as_json")]
+    pub evidence: String,
+}
+
+/// Text that is JSON, as what it is.
+fn as_json<S: Serializer>(text: &str, serializer: S) -> Result<S::Ok, S::Error> {
+    serde_json::from_str::<Value>(text).map_err(S::Error::custom)?.serialize(serializer)
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -150,11 +158,11 @@ pub async fn replay(warden: &Warden, request: &Request<'_>, now: DateTime<Utc>) 
     }
     let counts: Vec<Count> = fetch(&session, COUNT_SESSIONS, vec![]).await?;
     let sessions = counts.first().map_or(0, |count| count.sessions);
-    let found = std::mem::take(&mut detection.found);
+    let mut found = std::mem::take(&mut detection.found);
     delivery::candidates(&session, found.iter().map(|finding| finding.session_id.as_str()).collect())?;
     let of_trial = |finding: &&Finding| is_of_trial(&finding.detector);
     let tried: Vec<Finding> = found.iter().filter(of_trial).cloned().collect();
-    let findings = highest(found.iter().filter(|finding| !of_trial(finding)))?;
+    let findings = highest(&mut found);
     let mut cases = cases_of(&session, found, &[]).await?;
     let tried_cases = take_trials(&mut cases);
     let guard = Guard { mode: Mode::Enforce, ..config.guard.clone() };
@@ -222,6 +230,7 @@ async fn read(
         now,
         retry_quarantined: false,
         by_arrival: Some(&warden.config.schedule),
+        on_news: None,
     };
     Ok(ingestion.run(&places, &stage).await?)
 }
@@ -344,34 +353,33 @@ fn would_be_held(revocations: &[Revocation], detection: &Detection, guard: &Guar
     held
 }
 
-/// Of each session and detector the finding with the highest score, the earliest of equals.
-fn highest<'a>(findings: impl Iterator<Item = &'a Finding>) -> anyhow::Result<Vec<Found>> {
-    let mut best: HashMap<(&str, &str), &Finding> = HashMap::new();
-    for finding in findings {
-        let key = (finding.session_id.as_str(), finding.detector.as_str());
-        match best.get(&key) {
-            Some(known) if known.score >= finding.score => {}
-            _ => {
-                best.insert(key, finding);
-            }
+/// Of each session and detector, but for trials, the finding with the highest score, the earliest of equals. These take the evidence;
+/// from here on nobody looks at that of the others.
+fn highest(findings: &mut [Finding]) -> Vec<Found> {
+    let mut best: HashMap<(&str, &str), (f64, usize)> = HashMap::new();
+    for (place, finding) in findings.iter().enumerate().filter(|(_, finding)| !is_of_trial(&finding.detector)) {
+        let known = best.entry((&finding.session_id, &finding.detector)).or_insert((finding.score, place));
+        if finding.score > known.0 {
+            *known = (finding.score, place);
         }
     }
-    let mut findings: Vec<&Finding> = best.into_values().collect();
-    findings.sort_by(|a, b| {
+    let mut places: Vec<usize> = best.into_values().map(|(_, place)| place).collect();
+    places.sort_unstable_by(|a, b| {
+        let (a, b) = (&findings[*a], &findings[*b]);
         b.score.total_cmp(&a.score).then_with(|| (&a.session_id, &a.detector).cmp(&(&b.session_id, &b.detector)))
     });
-    findings
-        .into_iter()
-        .map(|finding| {
-            Ok(Found {
-                evidence: serde_json::from_str(&finding.evidence)?,
-                session_id: finding.session_id.clone(),
-                detector: finding.detector.clone(),
-                score: finding.score,
-                strength: finding.strength,
-                window_start: finding.window_start,
-                window_end: finding.window_end,
-            })
-        })
-        .collect()
+    let mut evidence: Vec<String> = findings.iter_mut().map(|finding| std::mem::take(&mut finding.evidence)).collect();
+    let found = |place: usize| {
+        let finding = &findings[place];
+        Found {
+            session_id: finding.session_id.clone(),
+            detector: finding.detector.clone(),
+            score: finding.score,
+            strength: finding.strength,
+            window_start: finding.window_start,
+            window_end: finding.window_end,
+            evidence: std::mem::take(&mut evidence[place]),
+        }
+    };
+    places.into_iter().map(found).collect()
 }
