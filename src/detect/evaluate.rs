@@ -383,7 +383,7 @@ mod tests {
             let mut detectors = catalog::load(&config, &engine).await.unwrap();
             // One that others write, and that looks at everybody.
             let own = detectors.iter().find(|detector| detector.name == "concurrent_networks").unwrap();
-            detectors.push(Detector { name: "own".to_owned(), ..own.relaxed(0.5) });
+            detectors.push(Detector { name: "own".to_owned(), scores_only: false, ..own.relaxed(0.5) });
             let store = store_of(&activity, &deliveries).await;
             let detection = detect(&engine, &store, &detectors, &config, now, "run", &stage, purpose).await.unwrap();
             assert_eq!(detection.failures, []);
