@@ -75,7 +75,7 @@ pub enum EngineError {
 
 /// Of `[engine] memory`, what a row of a window is allowed: it has some 200 bytes, is there for each detector that is shown other
 /// columns, on each thread, and what queries make of it comes on top.
-const BYTES_PER_WINDOW_ROW: usize = 3_000;
+const BYTES_PER_WINDOW_ROW: usize = 4_000;
 
 /// The limits that all sessions share.
 #[derive(Clone)]

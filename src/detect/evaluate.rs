@@ -130,12 +130,13 @@ pub async fn detect(
     let Evaluation { found, looked_at, failed } =
         inspection.evaluate(&session, now, &jobs, &after, &known, run_id, stage, &mut detection).await?;
     if purpose == Purpose::Replay {
-        detection.found = found.into_values().collect();
+        detection.found = found;
         detection.found.sort_by(|a, b| {
             (a.window_end, &a.session_id, &a.detector).cmp(&(b.window_end, &b.session_id, &b.detector))
         });
         return Ok(detection);
     }
+    let found = by_key(found);
     let changed = changed(&known, &found);
     let gone = looked_at.into_iter().filter(|key| !found.contains_key(key)).collect::<BTreeSet<Key>>();
     for finding in &changed {
@@ -241,9 +242,12 @@ async fn stored_findings(session: &SessionContext, jobs: &Jobs) -> Result<HashMa
         return Ok(HashMap::new());
     };
     let bounds = vec![("after", timestamp(first.end - TimeDelta::microseconds(1))), ("until", timestamp(last.end))];
-    let stored: Vec<Finding> = fetch(session, FINDINGS_BETWEEN, bounds).await?;
+    Ok(by_key(fetch(session, FINDINGS_BETWEEN, bounds).await?))
+}
+
+fn by_key(findings: Vec<Finding>) -> HashMap<Key, Finding> {
     let key = |finding: &Finding| (finding.session_id.clone(), finding.detector.clone(), finding.window());
-    Ok(stored.into_iter().map(|finding| (key(&finding), finding)).collect())
+    findings.into_iter().map(|finding| (key(&finding), finding)).collect()
 }
 
 /// What is new or has changed against the stored findings.

@@ -53,7 +53,7 @@ pub struct TouchedMinute {
 /// What detectors found in some windows.
 #[derive(Default)]
 pub struct Evaluation {
-    pub found: HashMap<Key, Finding>,
+    pub found: Vec<Finding>,
     /// The stored findings whose sessions their detectors looked at again, in their windows.
     pub looked_at: HashSet<Key>,
     /// Detectors that failed, by their place.
@@ -225,7 +225,7 @@ impl<'a> Inspection<'a> {
         detection.spared.sessions.dedup();
         // What a failed detector found before it failed is found again when it works.
         let failed = |name: &str| evaluation.failed.iter().any(|&index| self.bench.detectors[index].name == name);
-        evaluation.found.retain(|(_, name, _), _| !failed(name));
+        evaluation.found.retain(|finding| !failed(&finding.detector));
         evaluation.looked_at.retain(|(_, name, _)| !failed(name));
         Ok(evaluation)
     }
@@ -270,7 +270,7 @@ impl<'a> Inspection<'a> {
         let evaluation =
             self.evaluate(session, now, &jobs, &after, &HashMap::new(), "", &Stage::hidden(), &mut detection).await?;
         let of_them = |finding: &Finding| looked_at.contains(finding.session_id.as_str());
-        let found = evaluation.found.into_values().filter(of_them).collect();
+        let found = evaluation.found.into_iter().filter(of_them).collect();
         Ok((found, detection.failures))
     }
 }
@@ -519,13 +519,12 @@ impl Work<'_> {
             let told = bench.told(&found, highest);
             let (bench, loaded) = (bench.clone(), Arc::clone(loaded));
             let telling = SpawnedTask::spawn_blocking(move || bench.tell(&loaded, window, found, &told));
-            async move { (window, telling.join_unwind().await) }
+            telling.join_unwind()
         };
         let mut told = stream::iter(found).map(tell).buffered(self.inspection.engine.threads());
-        while let Some((window, told)) = told.next().await {
+        while let Some(told) = told.next().await {
             let (findings, unknown) = told.map_err(DetectError::Cancelled)?;
-            let key = |finding: &Finding| (finding.session_id.clone(), finding.detector.clone(), window);
-            self.evaluation.found.extend(findings.into_iter().map(|finding| (key(&finding), finding)));
+            self.evaluation.found.extend(findings);
             // Whoever is found is found all the same.
             self.detection.failures.extend(unknown.map(|error| {
                 Alarm::new(AlarmKind::DetectionFailed, format!("who used what was found is not known: {error}"))
