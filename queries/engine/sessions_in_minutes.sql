@@ -1,4 +1,4 @@
--- How many sessions were active in the minutes that were evaluated.
+-- How many sessions were active in the minutes that were evaluated. Partial sums need not be folded for that.
 SELECT COUNT(DISTINCT session_id) AS sessions
-FROM activity
+FROM stored_activity
 WHERE minute IN (SELECT minute FROM evaluated_minutes)

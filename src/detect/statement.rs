@@ -50,7 +50,9 @@ pub struct Text {
 
 /// The last statement that was planned somewhere: it serves again wherever it would be the same.
 #[derive(Clone, Default)]
-pub struct Planned(Arc<Mutex<Option<(Text, Arc<Statement>)>>>);
+pub struct Planned(Arc<Mutex<Option<Known>>>);
+
+type Known = (Text, Arc<Statement>);
 
 impl Planned {
     /// The statement, planned if it is another one. Whoever asks while it is planned waits for it.
