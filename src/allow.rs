@@ -6,6 +6,7 @@
 
 use std::collections::HashSet;
 use std::net::IpAddr;
+use std::ops::AddAssign;
 use std::str::FromStr;
 
 use arrow::array::{Array, AsArray, BooleanArray};
@@ -148,12 +149,12 @@ pub struct Spared {
     pub counted_until: i64,
 }
 
-impl Spared {
-    /// Adds it to what was taken out of other sessions' rows.
-    pub fn add_to(self, spared: &mut Spared) {
-        spared.requests += self.requests;
-        spared.sessions.extend(self.sessions);
-        spared.counted_until = spared.counted_until.max(self.counted_until);
+impl AddAssign for Spared {
+    /// Adds what was taken out of other sessions' rows.
+    fn add_assign(&mut self, other: Spared) {
+        self.requests += other.requests;
+        self.sessions.extend(other.sessions);
+        self.counted_until = self.counted_until.max(other.counted_until);
     }
 }
 

@@ -195,7 +195,7 @@ impl<'a> Inspection<'a> {
             stage.set_total(steps(jobs));
             let all = Phase::of(jobs.clone(), everybody.clone(), self.learned.clone());
             let done = work.run(all, Some(Untold::new())).await?;
-            done.spared.add_to(&mut work.detection.spared);
+            work.detection.spared += done.spared;
             done.sessions
         } else {
             tracing::debug!("sessions are looked at in {} parts", parts.len());
@@ -208,12 +208,12 @@ impl<'a> Inspection<'a> {
                 let found = all.take(&part);
                 let phase = Phase::of(of_parts.clone(), part, Some(learned.clone()));
                 let done = work.run(phase, Some(found)).await?;
-                done.spared.add_to(&mut work.detection.spared);
+                work.detection.spared += done.spared;
                 done.sessions
                     .into_iter()
                     .for_each(|(window, sessions)| *of_them.entry(window).or_default() += sessions);
             }
-            of_them.into_iter().for_each(|(window, sessions)| at_least(&mut all.sessions, window, sessions));
+            all.sessions.extend(of_them);
             all.sessions
         };
         for (window, sessions) in sessions {
@@ -276,7 +276,6 @@ impl<'a> Inspection<'a> {
 }
 
 /// Some of the jobs, over some of the sessions.
-#[derive(Default)]
 struct Phase {
     jobs: Jobs,
     part: Part,
@@ -300,8 +299,8 @@ type Untold = HashMap<Window, Vec<(usize, Found)>>;
 struct Done {
     /// What is still to be told.
     untold: Untold,
-    /// How many sessions with new rows the windows held.
-    sessions: HashMap<Window, u64>,
+    /// How many sessions with new rows the windows held, for each that detectors of one session looked at.
+    sessions: Vec<(Window, u64)>,
     spared: Spared,
 }
 
@@ -312,12 +311,6 @@ impl Done {
             |found: &mut Vec<(usize, Found)>| found.extract_if(.., |(_, found)| part.has(found.session())).collect();
         self.untold.iter_mut().map(|(window, found)| (*window, of_part(found))).collect()
     }
-}
-
-/// Keeps the greater of two counts.
-fn at_least<K: Eq + std::hash::Hash>(counts: &mut HashMap<K, u64>, key: K, count: u64) {
-    let known = counts.entry(key).or_default();
-    *known = (*known).max(count);
 }
 
 /// How many rows of `activity` there are.
@@ -462,7 +455,7 @@ impl Work<'_> {
         loaded: &Arc<Loaded>,
         learns: &BTreeMap<Window, Vec<OfEverybody>>,
         at_once: usize,
-        sessions: &mut HashMap<Window, u64>,
+        sessions: &mut Vec<(Window, u64)>,
     ) -> Result<Vec<(Window, Vec<(usize, Found)>)>, DetectError> {
         let bench = &self.inspection.bench;
         // Each window is evaluated on a thread of its own: that is quicker than to share a small one out among threads.
