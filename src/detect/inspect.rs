@@ -15,17 +15,15 @@ use futures::{StreamExt, stream};
 use serde::Deserialize;
 use tracing::Instrument;
 
+use super::Finding;
+use super::bench::{Bench, Highest, Task};
 use super::evaluate::{DetectError, Detection, Purpose};
 use super::everybody::OfEverybody;
 use super::file::{Detector, Scope};
-use super::result::{Found, run};
-use super::statement::Rows;
-use super::tables::{
-    Learned, Loaded, Loader, Part, Statements, Wanted, WindowTables, depends_on, others_can_be_learned,
-};
-use super::who::Who;
+use super::load::{Loaded, Loader, Part, REFUSALS, Wanted, chunk};
+use super::result::Found;
+use super::tables::{Learned, Statements, depends_on, others_can_be_learned};
 use super::window::{Window, windows_over};
-use super::{Finding, tables};
 use crate::alarm::{Alarm, AlarmKind};
 use crate::allow::Spared;
 use crate::config::Config;
@@ -60,21 +58,6 @@ pub struct Evaluation {
     pub failed: BTreeSet<usize>,
 }
 
-/// What came of one window.
-#[derive(Default)]
-struct InWindow {
-    found: Vec<(usize, Found)>,
-    looked_at: Vec<Key>,
-    /// The seconds of each detector, by its place.
-    seconds: Vec<(usize, f64)>,
-    /// Sessions with new rows that detectors looked at, of each the most.
-    sessions: Option<u64>,
-    /// Detectors that failed, by their place, and why.
-    failed: Vec<(usize, String)>,
-    /// What detectors asked of everybody.
-    learned: Vec<(OfEverybody, Rows)>,
-}
-
 /// Detectors that are ready to look at sessions, again and again.
 pub struct Inspection<'a> {
     engine: &'a Engine,
@@ -82,30 +65,6 @@ pub struct Inspection<'a> {
     /// Shared by the threads on which windows are evaluated.
     bench: Arc<Bench>,
     learned: Option<Arc<Learned>>,
-}
-
-/// What it takes to evaluate a window.
-struct Bench {
-    detectors: Vec<Detector>,
-    statements: Statements,
-    purpose: Purpose,
-}
-
-/// A window, and what its evaluation depends on.
-struct Task {
-    window: Window,
-    /// The detectors, by their places, that look at it.
-    indexes: Vec<usize>,
-    /// What is made of everybody in it, for others.
-    learns: Vec<OfEverybody>,
-    loaded: Arc<Loaded>,
-    /// Of each detector the last batch that it has evaluated.
-    after: Arc<[i64]>,
-    /// The findings of the window that are stored.
-    known: Vec<Key>,
-    /// Detectors that failed before, in any window: they need not be tried.
-    failed: Arc<Mutex<BTreeSet<usize>>>,
-    run_id: Arc<str>,
 }
 
 impl<'a> Inspection<'a> {
@@ -237,7 +196,7 @@ impl<'a> Inspection<'a> {
         // Refusals are no rows of a session alone.
         let divides = |index: &usize| {
             let detector = &detectors[*index];
-            !detector.reads(tables::REFUSALS) && (detector.scope == Scope::Session || others_can_be_learned(detector))
+            !detector.reads(REFUSALS) && (detector.scope == Scope::Session || others_can_be_learned(detector))
         };
         let (mut of_all, mut of_parts) = (Jobs::new(), Jobs::new());
         let mut learns: BTreeMap<Window, Vec<OfEverybody>> = BTreeMap::new();
@@ -413,7 +372,7 @@ impl Work<'_> {
         } else {
             self.size.fullest_hour
         };
-        let length = tables::chunk(rows);
+        let length = chunk(rows);
         // Some wait for their turn, so that no thread does while the results come in order; but what they see takes memory.
         let at_once = if self.size.fullest_window > self.inspection.engine.window_rows() {
             engine.threads()
@@ -524,108 +483,6 @@ impl Work<'_> {
             }));
         }
         Ok(())
-    }
-}
-
-impl Bench {
-    /// Evaluates the detectors on a window.
-    async fn evaluate(&self, task: Task) -> InWindow {
-        let Task { window, indexes, learns, loaded, after, known, failed, run_id } = task;
-        let mut cut = WindowTables::new(&loaded, &self.statements, window);
-        let mut in_window = InWindow::default();
-        let mut found: Vec<(usize, Found)> = Vec::new();
-        for index in indexes {
-            if failed.lock().expect("not poisoned").contains(&index) {
-                continue;
-            }
-            let detector = &self.detectors[index];
-            let mut fail = |reason: String| {
-                failed.lock().expect("not poisoned").insert(index);
-                in_window.failed.push((index, reason));
-            };
-            let rows = cut.of(detector, after[index]);
-            if detector.scope == Scope::Session && !detector.scores_only {
-                let sessions = cut.sessions(detector.scope, after[index]).count() as u64;
-                in_window.sessions = in_window.sessions.max(Some(sessions));
-            }
-            let started = Instant::now();
-            let result = match &rows {
-                Some(rows) => run(&self.statements, index, detector, window, rows, &run_id).await,
-                None => Ok(vec![]),
-            };
-            let findings = match result {
-                Ok(findings) => findings,
-                Err(reason) => {
-                    fail(reason);
-                    continue;
-                }
-            };
-            in_window.seconds.push((index, started.elapsed().as_secs_f64()));
-            let of_detector = known.iter().filter(|(_, name, _)| *name == detector.name);
-            for key in of_detector {
-                if cut.sessions(detector.scope, after[index]).contains(&key.0) {
-                    in_window.looked_at.push(key.clone());
-                }
-            }
-            found.extend(findings.into_iter().map(|finding| (index, finding)));
-        }
-        learns.iter().for_each(|table| drop(cut.of_everybody(*table)));
-        if self.purpose == Purpose::Replay || !learns.is_empty() {
-            in_window.learned = cut.learned().collect();
-        }
-        in_window.found = found;
-        in_window
-    }
-
-    /// The findings of a window of which it is told who used the session, by their places.
-    fn told(&self, found: &[(usize, Found)], highest: &Highest) -> Vec<bool> {
-        let is_told = |(index, found): &(usize, Found)| {
-            !self.detectors[*index].scores_only && (self.purpose == Purpose::Record || highest.is(*index, found))
-        };
-        found.iter().map(is_told).collect()
-    }
-
-    /// Tells of the findings of a window who used the sessions; why not, if that is not known.
-    fn tell(
-        &self,
-        loaded: &Loaded,
-        window: Window,
-        found: Vec<(usize, Found)>,
-        told: &[bool],
-    ) -> (Vec<Finding>, Option<EngineError>) {
-        let sessions = found.iter().zip(told).filter(|(_, told)| **told).map(|((_, found), _)| found.session());
-        let (who, error) = match WindowTables::new(loaded, &self.statements, window).who(&sessions.collect()) {
-            Ok(who) => (who, None),
-            Err(error) => (Who::new(), Some(error)),
-        };
-        let finding = |((_, mut found), told): ((usize, Found), &bool)| {
-            let who = who.get(found.session()).filter(|_| *told);
-            if self.purpose == Purpose::Replay && !told {
-                found.forget_evidence();
-            }
-            found.with_evidence(who)
-        };
-        (found.into_iter().zip(told).map(finding).collect(), error)
-    }
-}
-
-/// The highest score of each session by each detector, by its place, and the end of its window: the first of equals.
-#[derive(Default)]
-struct Highest(HashMap<(usize, String), (f64, DateTime<Utc>)>);
-
-impl Highest {
-    /// They come in order of their windows.
-    fn take(&mut self, detector: usize, found: &Found) {
-        let Finding { session_id, score, window_end, .. } = &found.finding;
-        let known = self.0.entry((detector, session_id.clone())).or_insert((*score, *window_end));
-        if *score > known.0 {
-            *known = (*score, *window_end);
-        }
-    }
-
-    fn is(&self, detector: usize, found: &Found) -> bool {
-        let key = (detector, found.finding.session_id.clone());
-        self.0.get(&key).is_some_and(|(_, end)| *end == found.finding.window_end)
     }
 }
 

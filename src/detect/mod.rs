@@ -1,11 +1,13 @@
 //! Detection: detector files, sliding windows, and the evaluation of one on the other.
 
+mod bench;
 mod blocks;
 pub mod catalog;
 mod evaluate;
 mod everybody;
 pub mod file;
 mod inspect;
+mod load;
 mod memory_watch;
 pub mod near;
 mod result;
@@ -21,7 +23,7 @@ pub use evaluate::{DetectError, Detection, DetectorStats, Purpose, detect, evalu
 pub use everybody::OfEverybody;
 use file::Strength;
 pub use inspect::Inspection;
-pub use tables::{Learned, others_can_be_learned, plan_ahead};
+pub use tables::{Learned, WINDOWED, others_can_be_learned, plan_ahead};
 use window::Window;
 
 /// What a detector found of one session in one window: a row of `findings`.

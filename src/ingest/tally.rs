@@ -3,41 +3,34 @@
 //! What the rows are is defined by the SQL of `queries/rollup*.sql`; a test holds this to it. It is here because it is many
 //! times as fast: a log line's texts are looked up, not copied, and no line is kept.
 
-use std::cmp::Reverse;
+mod columns;
+mod reading;
+
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use ahash::RandomState;
-use arrow::array::{
-    ArrayRef, BooleanArray, Float64Array, Int64Array, StringViewArray, StringViewBuilder, TimestampMicrosecondArray,
-    UInt32Array,
-};
-use arrow::compute::take;
+use arrow::array::StringViewArray;
 use arrow::record_batch::RecordBatch;
-use chrono::DateTime;
 use indexmap::{IndexMap, IndexSet};
 
-use crate::content::{Kind, asset_of_folder, content};
-use crate::geo::{Country, Place};
+use crate::content::Kind;
+use crate::geo::Country;
 use crate::logs::fields::{Field, FieldSet};
 use crate::logs::spare::Pool;
-use crate::logs::{LoggedRequest, RequestSink, decode, user_agent};
+use crate::logs::{LoggedRequest, RequestSink};
 use crate::network_type::NetworkType;
 use crate::schema::Table;
 use crate::session::component::Component;
-use crate::session::{Playback, Session};
 use crate::viewer;
+use columns::{activity_columns, batches, credential_columns, delivery_columns, refusal_columns};
+pub use reading::Reading;
+use reading::{Last, Refused};
 
 /// Bytes of what is remembered only while an object is read (paths, agents, refused ids), beyond which the object goes on as another
 /// part: its segments are counted anew, and its most refused ids are others. It bounds memory.
 const PART_BYTES: usize = 64 << 20;
-
-/// Refused ids of an object and minute with rows of their own.
-const REFUSED_IDS: usize = 100;
-
-/// Rows in a record batch, at most.
-const BATCH_ROWS: usize = 8_192;
 
 const MINUTE: i64 = 60_000_000;
 
@@ -156,82 +149,6 @@ struct RefusalKey {
 struct Refusal {
     requests: i64,
     networks: i64,
-}
-
-/// What is remembered of a session that is read: the last row of activity that it had, which as a rule is that of its next
-/// request, too.
-struct Seat {
-    session: Arc<Session>,
-    scheme: &'static str,
-    /// The row of its credential, once there is one.
-    credential: Option<usize>,
-    last: Option<Last>,
-}
-
-/// A row of activity, and the request that it was found for. Whoever sends the next one with the same need not look it up.
-struct Last {
-    row: usize,
-    minute: i64,
-    address: Option<IpAddr>,
-    place: Place,
-    agent: Option<usize>,
-    referer: Option<usize>,
-    content: Option<Id>,
-    distribution: Option<Id>,
-}
-
-/// What is remembered of a path.
-#[derive(Clone, Copy)]
-struct Path {
-    content: Option<Id>,
-    kind: Kind,
-    segment: Option<i64>,
-}
-
-/// What is remembered only while an object is read.
-#[derive(Default)]
-pub struct Reading {
-    /// By the ids of the sessions.
-    seats: Rows<Id, Seat>,
-    recent: Recent,
-    addresses: Map<IpAddr, Id>,
-    agents: Rows<Box<str>, (Id, &'static str)>,
-    referers: Rows<Box<str>, Option<Id>>,
-    paths: Rows<Box<str>, Path>,
-    /// Of folders the length of the asset's, which is its beginning.
-    folders: Map<Box<str>, Option<usize>>,
-    /// The rows of activity and the paths of segments that were fetched.
-    fetched: Set<(u32, u32)>,
-    refused: Refused,
-    /// Of all that, about: an attacker can make it grow without rows of `activity`.
-    bytes: usize,
-}
-
-/// The places of seats by where their sessions are in memory: the same token gives the same session, as a rule, so that its id need
-/// not be looked up for each request. What is found here may be another's, and has to be compared.
-struct Recent(Box<[u32; Recent::PLACES]>);
-
-impl Recent {
-    const PLACES: usize = 1 << 13;
-
-    fn of(&mut self, session: &Arc<Session>) -> &mut u32 {
-        // Where values are differs in the middle bits: the upper ones of a product are made of all of them.
-        let mixed = (Arc::as_ptr(session) as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        &mut self.0[(mixed >> (64 - Self::PLACES.ilog2())) as usize]
-    }
-}
-
-impl Default for Recent {
-    fn default() -> Self {
-        Recent(Box::new([0; Self::PLACES]))
-    }
-}
-
-/// Refused requests by minute, id and network, with texts of their own.
-#[derive(Default)]
-struct Refused {
-    texts: Texts,
-    requests: Rows<(i64, Option<Id>, Option<Id>), i64>,
 }
 
 /// Rows of the stored minute tables: of one object, or of several that were taken together.
@@ -367,32 +284,9 @@ impl Tally {
     fn row(&mut self, seat: usize, request: &LoggedRequest<'_>, minute: i64, content: Option<Id>) -> usize {
         let (texts, reading) = (&mut self.texts, &mut self.reading);
         let (line, place) = (request.line, request.place);
-        let network = request.address.map(|address| match reading.addresses.get(&address) {
-            Some(known) => *known,
-            None => {
-                let network = texts.id(&viewer::network(address));
-                reading.bytes += 64;
-                reading.addresses.insert(address, network);
-                network
-            }
-        });
-        let agent = line.user_agent.map(|field| match reading.agents.get_index_of(field) {
-            Some(known) => known,
-            None => {
-                let agent = user_agent(field);
-                let known = (texts.id(&agent), viewer::device(Some(&agent)));
-                reading.bytes += 64 + field.len();
-                reading.agents.insert_full(field.into(), known).0
-            }
-        });
-        let referer = line.referer.map(|field| match reading.referers.get_index_of(field) {
-            Some(known) => known,
-            None => {
-                let host = viewer::referer_host(&decode(field)).map(|host| texts.id(&host));
-                reading.bytes += 64 + field.len();
-                reading.referers.insert_full(field.into(), host).0
-            }
-        });
+        let network = request.address.map(|address| reading.network(address, texts));
+        let agent = line.user_agent.map(|field| reading.agent(field, texts));
+        let referer = line.referer.map(|field| reading.referer(field, texts));
         let distribution = request.distribution.map(|distribution| texts.id(distribution));
         let (id, seat) = reading.seats.get_index_mut(seat).expect("it was just found");
         let known_agent = agent.map(|agent| reading.agents[agent]);
@@ -481,98 +375,6 @@ impl Tally {
     }
 }
 
-impl Reading {
-    /// Forgets all, and keeps the memory.
-    fn clear(&mut self) {
-        let Reading { seats, recent: _, addresses, agents, referers, paths, folders, fetched, refused, bytes } = self;
-        seats.clear();
-        addresses.clear();
-        agents.clear();
-        referers.clear();
-        paths.clear();
-        folders.clear();
-        fetched.clear();
-        *refused = Refused::default();
-        *bytes = 0;
-    }
-
-    /// The place of a session among those that are read. A session may have several tokens: its seat is that of the last one.
-    fn seat(&mut self, playback: &Playback<'_>, texts: &mut Texts) -> usize {
-        let (session, scheme) = (&playback.session, playback.scheme);
-        let recent = self.recent.of(session);
-        let is_of = |seat: &Seat| Arc::ptr_eq(&seat.session, session) && seat.scheme == scheme;
-        if let Some((_, seat)) = self.seats.get_index(*recent as usize)
-            && is_of(seat)
-        {
-            return *recent as usize;
-        }
-        let id = texts.id(&session.id);
-        let new = || Seat { session: session.clone(), scheme, credential: None, last: None };
-        let place = match self.seats.get_full_mut(&id) {
-            Some((place, _, seat)) => {
-                if *seat.session == **session && seat.scheme == scheme {
-                    seat.session = session.clone();
-                } else {
-                    *seat = new();
-                }
-                place
-            }
-            None => {
-                self.bytes += 256 + 3 * session.id.len();
-                self.seats.insert_full(id, new()).0
-            }
-        };
-        *recent = id_of(place);
-        place
-    }
-
-    /// A path's number, and what it is of.
-    fn path(&mut self, text: &str, texts: &mut Texts) -> (usize, Path) {
-        if let Some((number, _, path)) = self.paths.get_full(text) {
-            return (number, *path);
-        }
-        let folders = &mut self.folders;
-        let of = content(text, |folder| {
-            let length = match folders.get(folder) {
-                Some(length) => *length,
-                None => {
-                    self.bytes += 64 + folder.len();
-                    let length = asset_of_folder(folder).map(str::len);
-                    folders.insert(folder.into(), length);
-                    length
-                }
-            };
-            length.map(|length| &folder[..length])
-        });
-        let path = Path { content: of.asset.map(|asset| texts.id(asset)), kind: of.kind, segment: of.segment };
-        self.bytes += 96 + text.len();
-        (self.paths.insert_full(text.into(), path).0, path)
-    }
-
-    /// The row of activity that the session's last request was counted in, if all that a row has by request but the path is the
-    /// same.
-    fn same_row(
-        &self,
-        seat: usize,
-        request: &LoggedRequest<'_>,
-        minute: i64,
-        content: Option<Id>,
-        texts: &Texts,
-    ) -> Option<usize> {
-        let last = self.seats[seat].last.as_ref()?;
-        let agent = |agent| &**self.agents.get_index(agent).expect("they stay while an object is read").0;
-        let referer = |referer| &**self.referers.get_index(referer).expect("they stay while an object is read").0;
-        let is_same = last.minute == minute
-            && last.content == content
-            && last.address == request.address
-            && last.place == request.place
-            && last.agent.map(agent) == request.line.user_agent
-            && last.referer.map(referer) == request.line.referer
-            && last.distribution.map(|id| texts.get(id)) == request.distribution;
-        is_same.then_some(last.row)
-    }
-}
-
 impl Activity {
     fn add(&mut self, other: &Activity, texts: &Texts) {
         self.distribution = texts.min(self.distribution, other.distribution);
@@ -609,35 +411,6 @@ impl Seen {
     }
 }
 
-impl Refused {
-    /// Of each minute the most refused ids (ties by id) get rows of their own, the others share one.
-    fn roll(self, texts: &mut Texts, refusals: &mut Rows<RefusalKey, Refusal>) {
-        let own = |id: Id| self.texts.get(id);
-        let mut per_session: Map<i64, Map<Id, i64>> = HashMap::default();
-        for ((minute, session, _), requests) in &self.requests {
-            if let Some(session) = session {
-                *per_session.entry(*minute).or_default().entry(*session).or_default() += requests;
-            }
-        }
-        let mut named: Set<(i64, Id)> = HashSet::default();
-        for (minute, sessions) in per_session {
-            let mut ranked: Vec<(Reverse<i64>, &str, Id)> =
-                sessions.into_iter().map(|(session, requests)| (Reverse(requests), own(session), session)).collect();
-            ranked.sort_unstable();
-            named.extend(ranked.into_iter().take(REFUSED_IDS).map(|(_, _, session)| (minute, session)));
-        }
-        let mut networks: Set<(i64, Option<Id>, Id)> = HashSet::default();
-        for ((minute, session, network), requests) in &self.requests {
-            let session = session.filter(|session| named.contains(&(*minute, *session)));
-            let key = RefusalKey { minute: *minute, session: session.map(|session| texts.id(own(session))) };
-            let refusal = refusals.entry(key).or_default();
-            refusal.requests += requests;
-            let is_new = network.is_some_and(|network| networks.insert((*minute, session, network)));
-            refusal.networks += i64::from(is_new);
-        }
-    }
-}
-
 /// The least of two, where nothing is no value, as MIN of SQL has it.
 fn least<T>(a: Option<T>, b: Option<T>, min: impl FnOnce(T, T) -> T) -> Option<T> {
     match (a, b) {
@@ -658,153 +431,6 @@ fn lesser_address(a: Option<IpAddr>, b: Option<IpAddr>) -> Option<IpAddr> {
 
 fn minute(time: i64) -> i64 {
     time.div_euclid(MINUTE) * MINUTE
-}
-
-/// The partition of a minute: its hour.
-fn hour(minute: i64) -> String {
-    DateTime::from_timestamp_micros(minute).unwrap_or_default().format("%Y-%m-%dT%H").to_string()
-}
-
-type Columns = Vec<(&'static str, ArrayRef)>;
-
-/// The rows of a table as record batches. `columns` makes all columns but `batch`.
-fn batches<K, V>(
-    table: Table,
-    batch: i64,
-    rows: &Rows<K, V>,
-    columns: impl Fn(&[(&K, &V)]) -> Columns,
-) -> Vec<RecordBatch> {
-    let schema = table.schema().stored();
-    let all: Vec<(&K, &V)> = rows.iter().collect();
-    all.chunks(BATCH_ROWS)
-        .map(|rows| {
-            let mut made = columns(rows);
-            made.push(("batch", Arc::new(Int64Array::from_value(batch, rows.len()))));
-            let in_order = schema.fields().iter().map(|field| {
-                let made = made.iter().find(|(name, _)| name == field.name());
-                made.unwrap_or_else(|| {
-                    unreachable!("{} has a column {} that nothing fills", table.name(), field.name())
-                })
-                .1
-                .clone()
-            });
-            RecordBatch::try_new(schema.clone(), in_order.collect()).expect("the columns are of the schema's types")
-        })
-        .collect()
-}
-
-fn instants(values: impl Iterator<Item = Option<i64>>) -> ArrayRef {
-    Arc::new(values.collect::<TimestampMicrosecondArray>().with_timezone("UTC"))
-}
-
-fn ints(values: impl Iterator<Item = Option<i64>>) -> ArrayRef {
-    Arc::new(values.collect::<Int64Array>())
-}
-
-/// Of texts that are made for it.
-fn strings<T: AsRef<str>>(values: impl Iterator<Item = Option<T>>) -> ArrayRef {
-    let mut strings = StringViewBuilder::new().with_deduplicate_strings();
-    values.for_each(|value| strings.append_option(value));
-    Arc::new(strings.finish())
-}
-
-/// Of the texts of a tally.
-fn known(texts: &StringViewArray, ids: impl Iterator<Item = Option<Id>>) -> ArrayRef {
-    take(texts, &ids.collect::<UInt32Array>(), None).expect("each id is the place of a text")
-}
-
-fn bools(values: impl Iterator<Item = bool>) -> ArrayRef {
-    Arc::new(values.map(Some).collect::<BooleanArray>())
-}
-
-fn floats(values: impl Iterator<Item = Option<f64>>) -> ArrayRef {
-    Arc::new(values.collect::<Float64Array>())
-}
-
-fn hours(minutes: impl Iterator<Item = i64>) -> ArrayRef {
-    let (mut of, mut text) = (i64::MIN, String::new());
-    let mut hours = StringViewBuilder::new().with_deduplicate_strings();
-    for minute in minutes {
-        if minute.div_euclid(60 * MINUTE) != of {
-            (of, text) = (minute.div_euclid(60 * MINUTE), hour(minute));
-        }
-        hours.append_value(&text);
-    }
-    Arc::new(hours.finish())
-}
-
-fn activity_columns(texts: &StringViewArray, rows: &[(&ActivityKey, &Activity)]) -> Columns {
-    let keys = || rows.iter().map(|(key, _)| *key);
-    let values = || rows.iter().map(|(_, activity)| *activity);
-    vec![
-        ("hour", hours(keys().map(|key| key.minute))),
-        ("minute", instants(keys().map(|key| Some(key.minute)))),
-        ("session_id", known(texts, keys().map(|key| Some(key.session)))),
-        ("network", known(texts, keys().map(|key| key.network))),
-        ("country", strings(keys().map(|key| key.country.as_ref().map(Country::as_str)))),
-        ("asn", ints(keys().map(|key| key.asn))),
-        ("user_agent", known(texts, keys().map(|key| key.user_agent))),
-        ("referer_host", known(texts, keys().map(|key| key.referer_host))),
-        ("content", known(texts, keys().map(|key| key.content))),
-        ("distribution", known(texts, values().map(|row| row.distribution))),
-        ("bound", bools(keys().map(|key| key.bound))),
-        ("derived", bools(values().map(|row| row.derived))),
-        ("ip", strings(values().map(|row| row.ip.map(|ip| ip.to_string())))),
-        ("device", strings(values().map(|row| Some(row.device)))),
-        ("network_type", strings(values().map(|row| row.network_type.map(NetworkType::name)))),
-        ("latitude", floats(values().map(|row| row.latitude))),
-        ("longitude", floats(values().map(|row| row.longitude))),
-        ("accuracy_km", ints(values().map(|row| row.accuracy_km))),
-        ("requests", ints(values().map(|row| Some(row.requests)))),
-        ("manifests", ints(values().map(|row| Some(row.manifests)))),
-        ("segments", ints(values().map(|row| Some(row.segments)))),
-        ("bytes", ints(values().map(|row| Some(row.bytes)))),
-        ("first_seen", instants(values().map(|row| Some(row.first_seen)))),
-        ("last_seen", instants(values().map(|row| Some(row.last_seen)))),
-    ]
-}
-
-fn delivery_columns(texts: &StringViewArray, rows: &[(&DeliveryKey, &Delivery)]) -> Columns {
-    let keys = || rows.iter().map(|(key, _)| *key);
-    let values = || rows.iter().map(|(_, delivery)| *delivery);
-    vec![
-        ("hour", hours(keys().map(|key| key.minute))),
-        ("minute", instants(keys().map(|key| Some(key.minute)))),
-        ("session_id", known(texts, keys().map(|key| Some(key.session)))),
-        ("segment", ints(keys().map(|key| Some(key.segment)))),
-        ("network", known(texts, keys().map(|key| Some(key.network)))),
-        ("bound", bools(keys().map(|key| key.bound))),
-        ("asn", ints(values().map(|row| row.asn))),
-        ("network_type", strings(values().map(|row| row.network_type.map(NetworkType::name)))),
-        ("requests", ints(values().map(|row| Some(row.requests)))),
-    ]
-}
-
-fn credential_columns(texts: &StringViewArray, rows: &[(&CredentialKey, &Seen)]) -> Columns {
-    let keys = || rows.iter().map(|(key, _)| *key);
-    let values = || rows.iter().map(|(_, seen)| *seen);
-    vec![
-        ("session_id", known(texts, keys().map(|key| Some(key.session)))),
-        ("scheme", strings(keys().map(|key| Some(key.scheme)))),
-        ("component", strings(keys().map(|key| Some(key.component.to_string())))),
-        ("credential", known(texts, keys().map(|key| Some(key.credential)))),
-        ("token_expires", instants(values().map(|row| row.token_expires))),
-        ("unknown_expiry", bools(values().map(|row| row.unknown_expiry))),
-        ("first_seen", instants(values().map(|row| Some(row.first_seen)))),
-        ("last_seen", instants(values().map(|row| Some(row.last_seen)))),
-    ]
-}
-
-fn refusal_columns(texts: &StringViewArray, rows: &[(&RefusalKey, &Refusal)]) -> Columns {
-    let keys = || rows.iter().map(|(key, _)| *key);
-    let values = || rows.iter().map(|(_, refusal)| *refusal);
-    vec![
-        ("hour", hours(keys().map(|key| key.minute))),
-        ("minute", instants(keys().map(|key| Some(key.minute)))),
-        ("session_id", known(texts, keys().map(|key| key.session))),
-        ("requests", ints(values().map(|row| Some(row.requests)))),
-        ("networks", ints(values().map(|row| Some(row.networks)))),
-    ]
 }
 
 #[cfg(test)]

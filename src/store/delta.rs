@@ -452,8 +452,10 @@ mod tests {
     use std::fs;
 
     use super::*;
+    use crate::detect::WINDOWED;
     use crate::engine::{Engine, sql};
     use crate::rows;
+    use crate::store::MemoryStore;
 
     /// A table of version 1 gets the new column, keeps its rows, and its view says what they mean.
     #[tokio::test]
@@ -499,6 +501,23 @@ mod tests {
             .collect();
         seen.sort();
         assert_eq!(seen, ["after query:token", "before path-start"]);
+    }
+
+    /// Detectors that were planned over nothing serve over a state: its tables have the same schemas.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn the_tables_of_a_state_are_those_that_detectors_are_planned_over() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = Root::Folder(folder.path().to_owned());
+        let lock = StateLock::acquire(&root, false, Duration::from_secs(60)).await.unwrap();
+        let store = DeltaStore::open_or_create(&root, &lock).await.unwrap();
+        let engine = Engine::new(&crate::config::Engine::default()).unwrap();
+        let kept = engine.session_over(&store, DateTime::UNIX_EPOCH).await.unwrap();
+        let of_nothing = engine.session_over(&MemoryStore::default(), DateTime::UNIX_EPOCH).await.unwrap();
+        for (table, _) in WINDOWED {
+            let schema =
+                async |session: &SessionContext| session.table(table).await.unwrap().schema().as_arrow().clone();
+            assert_eq!(schema(&kept).await, schema(&of_nothing).await, "{table}");
+        }
     }
 
     /// What is read once is what the table holds, whatever is written meanwhile; a session has the rows of when it was made.
