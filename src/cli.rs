@@ -125,11 +125,12 @@ impl Common {
 /// Parses the command line, runs the command and gives its exit code.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
-    start_logging(cli.common.log_format);
+    let log_format = cli.common.log_format;
+    start_logging(log_format);
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
-            tell(&format!("cannot start: {error}"));
+            tell(log_format, &format!("cannot start: {error}"));
             return ExitCode::from(1);
         }
     };
@@ -138,16 +139,18 @@ pub fn main() -> ExitCode {
         Command::Daemon => tracing::Span::none(),
         _ => run_span(&cli.common.run_id),
     };
-    let result = runtime.block_on(run(cli).instrument(span));
-    // A reader of an abandoned object may still be blocked; it holds nothing that matters.
-    runtime.shutdown_background();
+    let result = runtime.block_on(run(cli).instrument(span.clone()));
+    let _in_run = span.enter();
+    // What a pass that was cut off has left behind goes on until the process ends, which is as safe as a kill. To shut the runtime
+    // down would cancel what the Delta library waits for, and it panics then.
+    std::mem::forget(runtime);
     match result {
         Ok(Exit::Done) => ExitCode::SUCCESS,
         Ok(Exit::Failed) => ExitCode::from(1),
         Ok(Exit::Attention) => ExitCode::from(3),
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            tell(&describe(&error));
+            tell(log_format, &describe(&error));
             ExitCode::from(code_of(&error))
         }
     }
@@ -201,10 +204,14 @@ fn describe(error: &anyhow::Error) -> String {
     text
 }
 
-/// Says why the program ends.
-fn tell(message: &str) {
+/// Says why the program ends: to a person, or to whoever reads the log.
+fn tell(log_format: LogFormat, message: &str) {
     use std::io::Write;
-    let _ = writeln!(Stderr, "streamwarden: {}", crate::text::printable(message));
+    let message = crate::text::printable(message);
+    match log_format {
+        LogFormat::Text => drop(writeln!(Stderr, "streamwarden: {message}")),
+        LogFormat::Json => tracing::error!("{message}"),
+    }
 }
 
 /// Whoever read our output has seen enough.
@@ -215,10 +222,12 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
     error.chain().any(broken)
 }
 
-/// Logs go to stderr: of ours what an operator should know, of libraries errors; `RUST_LOG` says otherwise.
+/// Logs go to stderr: of ours what an operator should know, of libraries errors; `RUST_LOG` says otherwise. The kernel of the Delta
+/// library logs each error that it gives back, without a message.
 fn start_logging(format: LogFormat) {
     use tracing_subscriber::EnvFilter;
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("error,streamwarden=info"));
+    let filter = EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| EnvFilter::new("error,buoyant_kernel=off,streamwarden=info"));
     let logs = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(Stderr::default)

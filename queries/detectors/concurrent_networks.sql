@@ -22,7 +22,7 @@
 -- strong_minutes = 5
 --
 -- [needs]
--- networks = 2
+-- networks = { several = 2, in_minutes = ["min_minutes", "strong_minutes"] }
 --
 -- [least]
 -- min_minutes = 1

@@ -21,7 +21,7 @@
 -- strong_minutes = 5
 --
 -- [needs]
--- countries = 2
+-- countries = { several = 2, in_minutes = ["min_minutes", "strong_minutes"] }
 --
 -- [least]
 -- min_minutes = 1

@@ -18,7 +18,7 @@
 -- min_minutes = 6
 --
 -- [needs]
--- networks = "min_networks"
+-- networks = { several = "min_networks", in_minutes = ["min_minutes"] }
 --
 -- [least]
 -- min_minutes = 1

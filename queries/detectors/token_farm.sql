@@ -19,7 +19,7 @@
 -- min_minutes = 5
 --
 -- [needs]
--- contents = "min_assets"
+-- contents = { several = "min_assets", in_minutes = ["min_minutes"] }
 --
 -- [least]
 -- min_assets = 2

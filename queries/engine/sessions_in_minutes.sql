@@ -2,3 +2,5 @@
 SELECT COUNT(DISTINCT session_id) AS sessions
 FROM stored_activity
 WHERE minute IN (SELECT minute FROM evaluated_minutes)
+    -- Files of other hours need not be opened.
+    AND minute >= $start AND minute < $end

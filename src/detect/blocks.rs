@@ -235,6 +235,72 @@ pub fn count(cuts: &[Cut<'_>], variety: Variety, sessions: usize) -> Vec<u32> {
     counts
 }
 
+/// A minute in which a session has several different values.
+#[derive(Clone, Copy)]
+struct SeveralInMinute {
+    /// In microseconds since the epoch.
+    minute: i64,
+    session: u32,
+    values: u32,
+}
+
+/// The minutes in which sessions have several different values, in order of time, by what they are different in. What overlapping
+/// windows need to know of a minute is found out once.
+#[derive(Clone, Default)]
+pub struct Several([Vec<Arc<Vec<SeveralInMinute>>>; Variety::ALL.len()]);
+
+impl Several {
+    /// Takes minutes that come after those that are known, with all their rows. `sessions` have numbers.
+    pub fn extend(&mut self, cuts: &[Cut<'_>], varieties: &[Variety], sessions: usize) {
+        for variety in varieties {
+            self.0[*variety as usize].push(Arc::new(several_in_minutes(cuts, *variety, sessions)));
+        }
+    }
+
+    /// Lets go of what is all before `start`.
+    pub fn drop_before(&mut self, start: DateTime<Utc>) {
+        let start = start.timestamp_micros();
+        let is_needed = |known: &Arc<Vec<SeveralInMinute>>| known.last().is_some_and(|last| last.minute >= start);
+        self.0.iter_mut().for_each(|known| known.retain(is_needed));
+    }
+
+    /// In how many minutes of a window each session has at least so many (2 or more) different values, by its number. Nulls are
+    /// not counted.
+    pub fn minutes(&self, window: Window, variety: Variety, values: u32, sessions: usize) -> Vec<u32> {
+        let (start, end) = (window.start.timestamp_micros(), window.end.timestamp_micros());
+        let mut minutes = vec![0; sessions];
+        for known in &self.0[variety as usize] {
+            let from = known.partition_point(|row| row.minute < start);
+            let until = known.partition_point(|row| row.minute < end);
+            let enough = known[from..until].iter().filter(|row| row.values >= values);
+            enough.for_each(|row| minutes[row.session as usize] += 1);
+        }
+        minutes
+    }
+}
+
+fn several_in_minutes(cuts: &[Cut<'_>], variety: Variety, sessions: usize) -> Vec<SeveralInMinute> {
+    // Nearly everybody has one in all: the rest are told apart by sorting.
+    let counts = count(cuts, variety, sessions);
+    let mut found = Vec::new();
+    for cut in cuts {
+        for ((session, value), minute) in cut.sessions().zip(cut.values(variety)).zip(cut.minutes()) {
+            if let Some(session) = session.filter(|session| *value != NONE && counts[*session] > 1) {
+                found.push((*minute, session as u32, *value));
+            }
+        }
+    }
+    found.sort_unstable();
+    found.dedup();
+    let of_minutes = found.chunk_by(|a, b| (a.0, a.1) == (b.0, b.1)).filter(|values| values.len() > 1);
+    let several = |values: &[(i64, u32, u32)]| SeveralInMinute {
+        minute: values[0].0,
+        session: values[0].1,
+        values: values.len() as u32,
+    };
+    of_minutes.map(several).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::{BTreeMap, BTreeSet};
@@ -283,6 +349,26 @@ mod tests {
                 prop_assert_eq!(*counted as usize, expected.len());
                 let expected: BTreeSet<u8> = of_it.filter_map(|(_, _, _, asn)| *asn).collect();
                 prop_assert_eq!(operators[id] as usize, expected.len());
+            }
+            // Taken up to some minute, and from there on.
+            let mut several = Several::default();
+            let cut_at = at(split as u32 % 20);
+            for span in [Window { start: at(0), end: cut_at }, Window { start: cut_at, end: at(20) }] {
+                several.extend(&minutes.within(span), &[Variety::Networks], numbers.sessions());
+            }
+            for values in 2..4 {
+                let counted = several.minutes(window, Variety::Networks, values, numbers.sessions());
+                for (number, counted) in counted.into_iter().enumerate() {
+                    let id = numbers.session(number as u32);
+                    let mut expected: BTreeMap<u32, BTreeSet<u8>> = BTreeMap::new();
+                    for (minute, session, network, _) in &found {
+                        if format!("s{session}") == id && inside(*minute) {
+                            expected.entry(*minute).or_default().extend(network);
+                        }
+                    }
+                    let expected = expected.values().filter(|networks| networks.len() >= values as usize).count();
+                    prop_assert_eq!(counted as usize, expected);
+                }
             }
             let kept: Vec<bool> = (0..numbers.sessions()).map(|number| Some(number) == numbers.of("s1")).collect();
             let left: usize = cuts.iter().map(|cut| cut.of(&kept, |_| true).num_rows()).sum();

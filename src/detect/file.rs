@@ -106,16 +106,54 @@ impl Variety {
     }
 }
 
-/// How many different values: a number, or a parameter that has it.
+/// How many: a number, or a parameter that has it.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
-#[serde(untagged, expecting = "what a detector needs is a number, or the name of a parameter")]
-pub enum Need {
+#[serde(untagged)]
+pub enum Amount {
     Number(u32),
     Parameter(String),
 }
 
-/// How many different values a session must have to be looked at, by the place of the [`Variety`].
-pub type Needs = [u32; Variety::ALL.len()];
+/// How many different values, in the window or in single minutes of it.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(
+    untagged,
+    expecting = "what a detector needs is a number, the name of a parameter, or { several = ..., in_minutes = [...] }"
+)]
+pub enum Need {
+    InWindow(Amount),
+    /// In each of so many minutes, which are the least of these amounts.
+    InMinutes {
+        several: Amount,
+        in_minutes: Vec<Amount>,
+    },
+}
+
+impl Need {
+    /// The parameters that it names.
+    fn parameters(&self) -> impl Iterator<Item = &str> {
+        let (one, more) = match self {
+            Need::InWindow(amount) => (amount, &[][..]),
+            Need::InMinutes { several, in_minutes } => (several, &in_minutes[..]),
+        };
+        std::iter::once(one).chain(more).filter_map(|amount| match amount {
+            Amount::Number(_) => None,
+            Amount::Parameter(name) => Some(name.as_str()),
+        })
+    }
+}
+
+/// What a session must have to be looked at.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Needed {
+    /// So many different values; 0: whatever it has.
+    pub values: u32,
+    /// In each of so many minutes; 0: in the window.
+    pub minutes: u32,
+}
+
+/// What a session must have to be looked at, by the place of the [`Variety`].
+pub type Needs = [Needed; Variety::ALL.len()];
 
 /// How much a finding weighs, least first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -228,10 +266,8 @@ impl DetectorFile {
         if let Some(unknown) = header.least.keys().find(|name| !header.params.contains_key(*name)) {
             return Err(error(1, format!("[least] names {unknown}, which is no parameter")));
         }
-        for need in header.needs.values() {
-            if let Need::Parameter(name) = need
-                && header.params.get(name).and_then(Parameter::as_f64).is_none()
-            {
+        for name in header.needs.values().flat_map(Need::parameters) {
+            if header.params.get(name).and_then(Parameter::as_f64).is_none() {
                 return Err(error(1, format!("[needs] names {name}, which is no parameter with a number")));
             }
         }
@@ -322,16 +358,26 @@ impl Detector {
         self.tables.contains(table)
     }
 
-    /// How many different values a session must have in the window, by the parameters as they are.
+    /// What a session must have in the window, by the parameters as they are.
     pub fn needed(&self) -> Needs {
+        let number = |amount: &Amount| match amount {
+            Amount::Number(number) => *number,
+            Amount::Parameter(name) => {
+                let number = self.params.get(name).and_then(Parameter::as_f64).unwrap_or_default();
+                // A number below zero becomes zero.
+                number.ceil() as u32
+            }
+        };
         let mut needed = Needs::default();
         for (variety, need) in &self.needs {
             needed[*variety as usize] = match need {
-                Need::Number(number) => *number,
-                Need::Parameter(name) => {
-                    let number = self.params.get(name).and_then(Parameter::as_f64).unwrap_or_default();
-                    // A number below zero becomes zero.
-                    number.ceil() as u32
+                Need::InWindow(values) => Needed { values: number(values), minutes: 0 },
+                Need::InMinutes { several, in_minutes } => {
+                    match (number(several), in_minutes.iter().map(number).min()) {
+                        // It finds those, too, who never have several in a minute.
+                        (0 | 1, _) | (_, None | Some(0)) => Needed::default(),
+                        (values, Some(minutes)) => Needed { values, minutes },
+                    }
                 }
             };
         }

@@ -373,19 +373,34 @@ impl Work<'_> {
             self.size.fullest_hour
         };
         let length = chunk(rows);
-        // Some wait for their turn, so that no thread does while the results come in order; but what they see takes memory.
-        let at_once = if self.size.fullest_window > self.inspection.engine.window_rows() {
-            engine.threads()
-        } else {
-            2 * engine.threads()
-        };
-        let mut done = Done::default();
-        for chunk in chunks(&windows, length) {
+        // Some wait for their turn, so that no thread does while the results come in order, and the rows of the next chunk are loaded
+        // meanwhile; but what they see takes memory.
+        let is_large = self.size.fullest_window > engine.window_rows();
+        let at_once = if is_large { engine.threads() } else { 2 * engine.threads() };
+        let (mut done, mut spared) = (Done::default(), Spared::default());
+        let mut load = async |chunk: &Chunk<'_>| {
             let started = Instant::now();
-            let loaded = loader.show(chunk.start, chunk.end, &mut done.spared).await?;
+            let loaded = loader.show(chunk.start, chunk.end, &mut spared).await;
             tracing::debug!("rows of {} windows loaded in {:.2?}", chunk.windows.len(), started.elapsed());
+            loaded
+        };
+        let mut loaded_ahead = None;
+        let mut chunks = chunks(&windows, length).into_iter().peekable();
+        while let Some(chunk) = chunks.next() {
+            let loaded = match loaded_ahead.take() {
+                Some(loaded) => loaded,
+                None => load(&chunk).await?,
+            };
             let started = Instant::now();
-            let mut found = self.evaluate(chunk, &loaded, &phase.learns, at_once, &mut done.sessions).await?;
+            let evaluated = self.evaluate(chunk, &loaded, &phase.learns, at_once, &mut done.sessions);
+            let mut found = match chunks.peek().filter(|_| !is_large) {
+                None => evaluated.await?,
+                Some(next) => {
+                    let (found, ahead) = tokio::try_join!(evaluated, async { Ok(load(next).await?) })?;
+                    loaded_ahead = Some(ahead);
+                    found
+                }
+            };
             match &mut before {
                 None => {
                     for (index, found) in found.iter_mut().flat_map(|(_, found)| found) {
@@ -404,6 +419,7 @@ impl Work<'_> {
             }
             tracing::debug!("windows evaluated in {:.2?}", started.elapsed());
         }
+        done.spared = spared;
         Ok(done)
     }
 

@@ -9,12 +9,13 @@ use datafusion::common::ScalarValue;
 use datafusion::prelude::SessionContext;
 use serde::Deserialize;
 
-use super::blocks::{Minutes, Numbers};
+use super::blocks::{Minutes, Numbers, Several};
 use super::everybody::OfEverybody;
 use super::file::{Detector, Scope, Variety};
 use super::statement::Statement;
 use super::tables::{Learned, depends_on};
 use super::who::USED;
+use super::window::Window;
 use crate::allow::{AllowList, JUDGED, Spared};
 use crate::engine::{EngineError, Sql, collect, fetch, prepare, query_error, replace, sql, timestamp};
 
@@ -126,8 +127,9 @@ pub struct Loader<'a> {
     refuses: bool,
     /// The columns of `activity` that are looked at.
     columns: BTreeSet<String>,
-    /// What detectors need several of.
+    /// What detectors need several of, and what of these in one minute.
     counted: Vec<Variety>,
+    counted_in_minutes: Vec<Variety>,
     loaded: Loaded,
     until: DateTime<Utc>,
 }
@@ -141,6 +143,8 @@ pub struct Loaded {
     pub deliveries: Minutes,
     /// Which sessions have rows of which batch in which minute.
     pub touched: Minutes,
+    /// Who had several of what in which minutes of `activity`.
+    pub several: Several,
     /// Where a session is used with a token that covers its id, requests that merely name it are somebody else's: these
     /// sessions have both.
     pub others: Ids,
@@ -160,6 +164,9 @@ impl<'a> Loader<'a> {
                 || detectors.iter().any(|(detector, _)| needs_numbers_of(detector, *variety))
         };
         let counted: Vec<Variety> = Variety::ALL.into_iter().filter(is_counted).collect();
+        let in_minutes =
+            |variety: &Variety| detectors.iter().any(|(detector, _)| detector.needed()[*variety as usize].minutes > 0);
+        let counted_in_minutes = Variety::ALL.into_iter().filter(in_minutes).collect();
         let read = detectors.iter().flat_map(|(_, statement)| statement.columns(ACTIVITY));
         let told = if tells { &USED[..] } else { &[] };
         let judged = if allow.takes_requests(now) { &JUDGED[..] } else { &[] };
@@ -173,6 +180,7 @@ impl<'a> Loader<'a> {
             refuses: reads(REFUSALS),
             columns: read.chain(others).map(str::to_owned).collect(),
             counted,
+            counted_in_minutes,
             part,
             loaded: Loaded { learned, ..Loaded::default() },
             until: DateTime::<Utc>::MIN_UTC,
@@ -186,10 +194,11 @@ impl<'a> Loader<'a> {
         end: DateTime<Utc>,
         spared: &mut Spared,
     ) -> Result<Arc<Loaded>, EngineError> {
-        let Loaded { activity, refusals, deliveries, touched, .. } = &mut self.loaded;
+        let Loaded { activity, refusals, deliveries, touched, several, .. } = &mut self.loaded;
         for minutes in [activity, refusals, deliveries, touched] {
             minutes.drop_before(start);
         }
+        several.drop_before(start);
         if self.until < end {
             self.load(Span { start: start.max(self.until), end }, spared).await?;
             self.until = end;
@@ -216,9 +225,11 @@ impl<'a> Loader<'a> {
             spared.counted_until = spared.counted_until.max(span.end.timestamp_micros());
         }
         let rows = |sql: Sql, error: ArrowError| EngineError::Rows { file: sql.file, message: error.to_string() };
-        let Loaded { numbers, activity, refusals, deliveries, touched, .. } = &mut self.loaded;
+        let Loaded { numbers, activity, refusals, deliveries, touched, several, .. } = &mut self.loaded;
         let numbers = Arc::make_mut(numbers);
         activity.extend(&new, &self.counted, numbers).map_err(|error| rows(sql, error))?;
+        let of_span = activity.within(Window { start: span.start, end: span.end });
+        several.extend(&of_span, &self.counted_in_minutes, numbers.sessions());
         if self.delivers {
             let all = self.all && !takes_requests;
             let (sql, bounds) =
@@ -252,7 +263,7 @@ impl<'a> Loader<'a> {
 /// Whether sessions are told apart by it for a detector.
 fn needs_numbers_of(detector: &Detector, variety: Variety) -> bool {
     let numbered = |table: &OfEverybody| depends_on(detector, *table) && table.numbered().contains(&variety);
-    detector.needed()[variety as usize] > 0 || OfEverybody::ALL.iter().any(numbered)
+    detector.needed()[variety as usize].values > 0 || OfEverybody::ALL.iter().any(numbered)
 }
 
 impl Loaded {

@@ -18,13 +18,13 @@ use tokio::sync::RwLock;
 use super::blocks::{Cut, Numbers, count};
 use super::catalog;
 use super::everybody::{OfEverybody, PACE, pace, pace_schema};
-use super::file::{Detector, Needs, Scope, Variety};
+use super::file::{Detector, Needed, Needs, Scope, Variety};
 use super::load::{ACTIVITY, ACTIVITY_BETWEEN, DELIVERIES, Ids, Loaded, REFUSALS};
 use super::memory_watch::{TooMuchMemory, watched};
 use super::statement::{Rows, Statement, Text};
 use super::who::{USED, Who, who};
 use super::window::Window;
-use crate::engine::{Engine, EngineError, Sql, fetch, query_error, sql};
+use crate::engine::{Engine, EngineError, Sql, fetch, query_error, sql, timestamp};
 use crate::rows::texts;
 use crate::schema::Table;
 use crate::store::MemoryStore;
@@ -179,7 +179,7 @@ pub fn plan_ahead(engine: &Engine, detectors: &[Detector], lists: &BTreeMap<Stri
 struct Shown {
     /// Those with rows of a batch after this one; else everybody.
     after: Option<i64>,
-    /// Those with so many different values.
+    /// Those who have what it needs.
     needs: Needs,
 }
 
@@ -209,13 +209,16 @@ pub struct WindowTables<'a> {
     cut: HashMap<(&'static str, Shown), Rows>,
     of_everybody: HashMap<OfEverybody, Rows>,
     sessions: HashMap<Option<i64>, Sessions>,
+    /// How many different values each session has.
     counts: HashMap<usize, Vec<u32>>,
+    /// In how many minutes it has at least so many.
+    minutes: HashMap<(usize, u32), Vec<u32>>,
 }
 
 impl<'a> WindowTables<'a> {
     pub fn new(loaded: &'a Loaded, statements: &'a Statements, window: Window) -> Self {
-        let (cut, of_everybody, sessions, counts) = Default::default();
-        WindowTables { loaded, statements, window, cut, of_everybody, sessions, counts }
+        let (cut, of_everybody, sessions, counts, minutes) = Default::default();
+        WindowTables { loaded, statements, window, cut, of_everybody, sessions, counts, minutes }
     }
 
     /// Every table that a detector reads, which has evaluated the rows of batches until `after`; none if nobody is there whom it
@@ -277,13 +280,21 @@ impl<'a> WindowTables<'a> {
     fn kept(&mut self, shown: Shown) -> Vec<bool> {
         let mut kept = self.sessions_after(shown.after).kept.to_vec();
         for variety in Variety::ALL {
-            let needed = shown.needs[variety as usize];
-            if needed > 0 {
-                let (loaded, window) = (self.loaded, self.window);
-                let made = || count(&loaded.activity.within(window), variety, loaded.numbers.sessions());
-                let counts = self.counts.entry(variety as usize).or_insert_with(made);
-                kept.iter_mut().zip(counts).for_each(|(kept, count)| *kept &= *count >= needed);
-            }
+            let Needed { values, minutes } = shown.needs[variety as usize];
+            let (loaded, window, sessions) = (self.loaded, self.window, self.loaded.numbers.sessions());
+            let counts = match minutes {
+                _ if values == 0 => continue,
+                0 => self
+                    .counts
+                    .entry(variety as usize)
+                    .or_insert_with(|| count(&loaded.activity.within(window), variety, sessions)),
+                _ => self
+                    .minutes
+                    .entry((variety as usize, values))
+                    .or_insert_with(|| loaded.several.minutes(window, variety, values, sessions)),
+            };
+            let least = if minutes == 0 { values } else { minutes };
+            kept.iter_mut().zip(counts).for_each(|(kept, count)| *kept &= *count >= least);
         }
         kept
     }
@@ -371,14 +382,17 @@ pub async fn sessions_in(session: &SessionContext, windows: impl Iterator<Item =
     struct Count {
         sessions: u64,
     }
-    let mut minutes = BTreeSet::new();
+    let (mut minutes, mut span) = (BTreeSet::new(), None::<Window>);
     for window in windows {
+        let known = span.unwrap_or(*window);
+        span = Some(Window { start: known.start.min(window.start), end: known.end.max(window.end) });
         let mut minute = window.start;
         while minute < window.end {
             minutes.insert(minute.timestamp_micros());
             minute += TimeDelta::minutes(1);
         }
     }
+    let Some(span) = span else { return Ok(0) };
     let schema = Arc::new(Schema::new(vec![Field::new(
         "minute",
         DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())),
@@ -393,6 +407,7 @@ pub async fn sessions_in(session: &SessionContext, windows: impl Iterator<Item =
     session
         .register_table("evaluated_minutes", Arc::new(table))
         .map_err(|error| query_error(SESSIONS_IN_MINUTES, error))?;
-    let counts: Vec<Count> = fetch(session, SESSIONS_IN_MINUTES, vec![]).await?;
+    let bounds = vec![("start", timestamp(span.start)), ("end", timestamp(span.end))];
+    let counts: Vec<Count> = fetch(session, SESSIONS_IN_MINUTES, bounds).await?;
     Ok(counts.first().map_or(0, |count| count.sessions))
 }

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
+use futures::future::join_all;
 use futures::{StreamExt, TryStreamExt, stream};
 
 use crate::alarm::{Alarm, AlarmKind};
@@ -123,9 +124,12 @@ impl Ingestion<'_> {
             session = self.engine.session_over(self.store, self.now).await?;
         }
         let since = places.iter().map(|place| place.since).min().flatten();
-        let mut ledger = Ledger::load(&session, self.retry_quarantined, since).await?;
-
-        let mut new = self.list(places, &ledger, &mut done).await;
+        let ledger = Ledger::load(&session, self.retry_quarantined, since);
+        let (ledger, listed) = futures::join!(ledger, list(places, &mut done));
+        let mut ledger = ledger?;
+        let is_new = |(place, meta): &(&Place, ObjectMeta)| !ledger.knows(place.source.location(), meta);
+        let mut new: Vec<LogObject> =
+            listed.into_iter().filter(is_new).map(|(place, meta)| place.object(meta)).collect();
         let arrival = |object: &LogObject| self.by_arrival.map(|schedule| schedule.first_from(object.meta.arrived_at));
         new.sort_by_key(arrival);
         if !new.is_empty() {
@@ -186,37 +190,6 @@ impl Ingestion<'_> {
             done.alarms.push(Alarm::new(AlarmKind::ObjectQuarantined, text));
         }
         Ok(done)
-    }
-
-    /// The objects that the ledger does not know, oldest names first.
-    async fn list(&self, places: &[Place], ledger: &Ledger, done: &mut Ingested) -> Vec<LogObject> {
-        let mut new = Vec::new();
-        let mut seen = HashSet::new();
-        for place in places {
-            let mut listing = place.source.list(place.since);
-            let before = done.listed + done.alarms.len() as u64;
-            loop {
-                match listing.try_next().await {
-                    Ok(Some(meta)) => {
-                        // Two entries [[logs]] may overlap.
-                        if !seen.insert((place.source.location().to_owned(), meta.key.clone())) {
-                            continue;
-                        }
-                        done.listed += 1;
-                        if !ledger.knows(place.source.location(), &meta) {
-                            new.push(place.object(meta));
-                        }
-                    }
-                    Ok(None) => break,
-                    Err(error) => done.unreadable(&place.source, error.to_string()),
-                }
-            }
-            if before == done.listed + done.alarms.len() as u64 {
-                let since = place.since.map_or(String::new(), |since| format!(" since {} (lookback)", rfc3339(since)));
-                tracing::info!("{} holds no log object with requests{since}", place.source.location());
-            }
-        }
-        new
     }
 
     /// Judges one object that was read, and takes its rows into the open batch if they count.
@@ -284,16 +257,25 @@ impl Ingestion<'_> {
         }
         let ledger = rows::encode(Table::Objects.schema().stored(), &open.rows).map_err(IngestError::Rows)?;
         self.store.append(Table::Objects, vec![ledger], &[Transaction::new(INGEST, batch)]).await?;
-        self.commit_tally(batch, open.tally).await
+        self.commit_tally(batch, open.tally, &[]).await
     }
 
-    async fn commit_tally(&self, batch: i64, tally: Tally) -> Result<(), IngestError> {
-        for (table, rows) in tally.into_rows(batch) {
-            let has = self.store.transaction(table, INGEST).await?.is_some_and(|version| version >= batch);
-            // `activity` closes the batch, with rows or without.
-            if !has && (!rows.is_empty() || table == Table::Activity) {
-                self.store.append(table, rows, &[Transaction::new(INGEST, batch)]).await?;
-            }
+    /// Writes the rows of a batch to the tables that lack it.
+    async fn commit_tally(&self, batch: i64, tally: Tally, have: &[Table]) -> Result<(), IngestError> {
+        let append =
+            |table, rows| async move { self.store.append(table, rows, &[Transaction::new(INGEST, batch)]).await };
+        let (activity, others): (Vec<_>, Vec<_>) = tally
+            .into_rows(batch)
+            .into_iter()
+            .filter(|(table, _)| !have.contains(table))
+            .partition(|(table, _)| *table == Table::Activity);
+        // In S3 each takes several requests. None is broken off because another fails.
+        let with_rows = others.into_iter().filter(|(_, rows)| !rows.is_empty());
+        let written = join_all(with_rows.map(|(table, rows)| append(table, rows))).await;
+        written.into_iter().collect::<Result<(), StoreError>>()?;
+        // It closes the batch, with rows or without.
+        for (table, rows) in activity {
+            append(table, rows).await?;
         }
         Ok(())
     }
@@ -342,8 +324,42 @@ impl Ingestion<'_> {
             let rows = rows::encode(Table::Objects.schema().stored(), &lost).map_err(IngestError::Rows)?;
             self.store.append(Table::Objects, vec![rows], &[]).await?;
         }
-        self.commit_tally(batch, tally).await
+        let mut have = Vec::new();
+        for table in [Table::Refusals, Table::Deliveries, Table::Credentials, Table::Activity] {
+            if self.store.transaction(table, INGEST).await?.is_some_and(|version| version >= batch) {
+                have.push(table);
+            }
+        }
+        self.commit_tally(batch, tally, &have).await
     }
+}
+
+/// The objects of the places, oldest names first.
+async fn list<'a>(places: &'a [Place], done: &mut Ingested) -> Vec<(&'a Place, ObjectMeta)> {
+    let mut listed = Vec::new();
+    let mut seen = HashSet::new();
+    for place in places {
+        let mut listing = place.source.list(place.since);
+        let before = done.listed + done.alarms.len() as u64;
+        loop {
+            match listing.try_next().await {
+                Ok(Some(meta)) => {
+                    // Two entries [[logs]] may overlap.
+                    if seen.insert((place.source.location().to_owned(), meta.key.clone())) {
+                        done.listed += 1;
+                        listed.push((place, meta));
+                    }
+                }
+                Ok(None) => break,
+                Err(error) => done.unreadable(&place.source, error.to_string()),
+            }
+        }
+        if before == done.listed + done.alarms.len() as u64 {
+            let since = place.since.map_or(String::new(), |since| format!(" since {} (lookback)", rfc3339(since)));
+            tracing::info!("{} holds no log object with requests{since}", place.source.location());
+        }
+    }
+    listed
 }
 
 /// A batch that is being put together.

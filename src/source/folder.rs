@@ -7,12 +7,14 @@ use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
-use futures::StreamExt;
+use datafusion::common::runtime::SpawnedTask;
 use futures::stream::{self, BoxStream};
+use futures::{FutureExt, StreamExt};
 
 use super::{LogSource, ObjectMeta, SourceError, names};
 
 /// A folder. Hidden files are left out: that is how rsync and the like name what is still being written.
+#[derive(Clone)]
 pub struct FolderSource {
     root: PathBuf,
     location: String,
@@ -103,7 +105,10 @@ impl LogSource for FolderSource {
     }
 
     fn list(&self, since: Option<DateTime<Utc>>) -> BoxStream<'_, Result<ObjectMeta, SourceError>> {
-        stream::iter(self.walk(since)).boxed()
+        let folder = self.clone();
+        let walk = SpawnedTask::spawn_blocking(move || folder.walk(since));
+        let walked = async { walk.join_unwind().await.expect("what blocks cannot be cancelled") };
+        walked.map(stream::iter).flatten_stream().boxed()
     }
 
     async fn open(&self, object: &ObjectMeta) -> Result<Box<dyn Read + Send>, SourceError> {

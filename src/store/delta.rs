@@ -79,13 +79,19 @@ pub struct DeltaStore {
     may_lack_tables: bool,
     /// What a writer in S3 holds.
     lease: Option<Arc<Lease>>,
-    /// Each is loaded when it is first asked for.
-    tables: HashMap<Table, Mutex<Option<DeltaTable>>>,
+    tables: HashMap<Table, Mutex<Slot>>,
     /// Of the tables [`READ_ONCE`] what was read.
     contents: SyncMutex<HashMap<Table, Contents>>,
-    /// What was asked for and what was written: the Delta library goes through the log of a table for each question, and while
-    /// this lives nobody else writes, or what was loaded stays as it was.
-    transactions: Mutex<HashMap<(Table, String), Option<i64>>>,
+}
+
+/// What is known of a table.
+#[derive(Default)]
+struct Slot {
+    /// Loaded when it is first asked for.
+    delta: Option<DeltaTable>,
+    /// The transactions that were asked for and that were written: the Delta library goes through the log of a table for each question,
+    /// and while the store lives nobody else writes, or what was loaded stays as it was.
+    transactions: HashMap<String, Option<i64>>,
 }
 
 impl DeltaStore {
@@ -122,10 +128,10 @@ impl DeltaStore {
     }
 
     fn new(root: &Root, identity: String, writable: bool, lease: Option<Arc<Lease>>) -> DeltaStore {
-        let (transactions, storage, contents) = Default::default();
+        let (storage, contents) = Default::default();
         let tables = Table::STORED.into_iter().map(|table| (table, Mutex::default())).collect();
         let (root, may_lack_tables) = (root.clone(), false);
-        DeltaStore { root, identity, storage, writable, may_lack_tables, lease, tables, contents, transactions }
+        DeltaStore { root, identity, storage, writable, may_lack_tables, lease, tables, contents }
     }
 
     /// An error where the lock was lost, so that the tables may have changed since they were loaded.
@@ -342,8 +348,7 @@ fn wrong_version(root: &Root, found: u64) -> StoreError {
 impl Store for DeltaStore {
     async fn transaction(&self, table: Table, app: &str) -> Result<Option<i64>, StoreError> {
         let mut slot = self.tables[&table].lock().await;
-        let mut transactions = self.transactions.lock().await;
-        if let Some(known) = transactions.get(&(table, app.to_owned())) {
+        if let Some(known) = slot.transactions.get(app) {
             return Ok(*known);
         }
         let Some(delta) = loaded(self, &mut slot, table).await? else {
@@ -351,7 +356,7 @@ impl Store for DeltaStore {
         };
         let snapshot = delta.snapshot().map_err(self.error(table))?;
         let version = snapshot.transaction_version(&delta.log_store(), app).await.map_err(self.error(table))?;
-        transactions.insert((table, app.to_owned()), version);
+        slot.transactions.insert(app.to_owned(), version);
         Ok(version)
     }
 
@@ -364,6 +369,8 @@ impl Store for DeltaStore {
         let error = self.error(table);
         self.check_held()?;
         let mut slot = self.tables[&table].lock().await;
+        // Until the commit is done, nobody knows.
+        slot.transactions.retain(|app, _| transactions.iter().all(|written| written.app != *app));
         let Some(delta) = loaded(self, &mut slot, table).await? else {
             return Err(self.root.error(std::io::Error::other("it was opened for reading")));
         };
@@ -376,9 +383,6 @@ impl Store for DeltaStore {
                 .collect(),
         );
         let (before, schema) = (delta.version(), table.schema().stored());
-        let mut known = self.transactions.lock().await;
-        // Until the commit is done, nobody knows.
-        known.retain(|(of, _), _| *of != table);
         let written = async {
             let mut writer = RecordBatchWriter::for_table(delta)?
                 .with_writer_properties(writer_properties())
@@ -389,14 +393,14 @@ impl Store for DeltaStore {
             writer.flush_and_commit(delta).await
         };
         let Err(failed) = written.await else {
-            known.extend(transactions.iter().map(|one| ((table, one.app.clone()), Some(one.version))));
+            slot.transactions.extend(transactions.iter().map(|one| (one.app.clone(), Some(one.version))));
             if let Some(grown) = contents.and_then(|contents| contents.with(&rows)) {
                 self.contents().insert(table, grown);
             }
             return Ok(());
         };
         // What is in memory may be half of it.
-        *slot = None;
+        *slot = Slot::default();
         // In S3 the answer may have broken off behind a commit that was done. There is one writer: a newer version is ours.
         if self.lease.is_some()
             && let Ok(Some(again)) = loaded(self, &mut slot, table).await
@@ -432,13 +436,13 @@ impl Store for DeltaStore {
 /// The table, loaded at most once.
 async fn loaded<'a>(
     store: &DeltaStore,
-    slot: &'a mut Option<DeltaTable>,
+    slot: &'a mut Slot,
     table: Table,
 ) -> Result<Option<&'a mut DeltaTable>, StoreError> {
-    if slot.is_none() {
-        *slot = store.load(table).await?;
+    if slot.delta.is_none() {
+        slot.delta = store.load(table).await?;
     }
-    Ok(slot.as_mut())
+    Ok(slot.delta.as_mut())
 }
 
 /// Bytes of the table's files.

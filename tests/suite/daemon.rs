@@ -5,7 +5,7 @@ use std::fs;
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command};
 use std::sync::{Arc, Mutex};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -21,6 +21,8 @@ const HTTP: &str = "[http]\nlisten = \"127.0.0.1:0\"\n";
 struct Daemon {
     child: Child,
     log: Arc<Mutex<Vec<Value>>>,
+    /// Reads the log, each line of which must be JSON.
+    reader: Option<JoinHandle<()>>,
 }
 
 impl Daemon {
@@ -33,19 +35,21 @@ impl Daemon {
         let stderr = BufReader::new(child.stderr.take().unwrap());
         let log = Arc::new(Mutex::new(Vec::new()));
         let lines = log.clone();
-        thread::spawn(move || {
+        let reader = thread::spawn(move || {
             for line in stderr.lines() {
                 let line = line.unwrap();
                 let line = serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line}"));
                 lines.lock().unwrap().push(line);
             }
         });
-        Daemon { child, log }
+        Daemon { child, log, reader: Some(reader) }
     }
 
     /// The messages of its log.
     fn said(&self) -> Vec<String> {
-        self.log.lock().unwrap().iter().map(|line| line["message"].as_str().unwrap().to_owned()).collect()
+        let message =
+            |line: &Value| line["message"].as_str().unwrap_or_else(|| panic!("no message: {line}")).to_owned();
+        self.log.lock().unwrap().iter().map(message).collect()
     }
 
     /// Waits until something holds; panics with the log if it does not within a minute.
@@ -70,9 +74,11 @@ impl Daemon {
         Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status().unwrap();
     }
 
-    /// The exit code, once it has ended.
+    /// The exit code, once it has ended and its log was read.
     fn ended(&mut self) -> Option<i32> {
-        self.child.wait().unwrap().code()
+        let code = self.child.wait().unwrap().code();
+        self.reader.take().unwrap().join().expect("each line of the log is JSON");
+        code
     }
 }
 
