@@ -3,6 +3,7 @@
 //! What a detector finds of a session depends on its rows, and for some on what everybody does. What these ask of everybody is made
 //! first, in few columns, and then each part of the sessions is looked at alone: so much memory is enough for any event.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
@@ -223,7 +224,10 @@ impl<'a> Inspection<'a> {
         looked_at: &BTreeSet<&str>,
         now: DateTime<Utc>,
     ) -> Result<(Vec<Finding>, Vec<Alarm>), DetectError> {
-        let minutes = touch(session, looked_at).await?;
+        let ids = rows::texts_batch("session_id", looked_at);
+        replace(session, "looked_at", ids.schema(), vec![ids]).map_err(|error| query_error(TOUCHED_OF, error))?;
+        register(session, "touched", TOUCHED_OF, vec![]).await?;
+        let minutes: Vec<TouchedMinute> = fetch(session, TOUCHED_MINUTES, vec![]).await?;
         let (after, mut detection) = (vec![i64::MIN; self.bench.detectors.len()], Detection::default());
         let jobs = self.jobs(&minutes, &after);
         let evaluation =
@@ -373,10 +377,8 @@ impl Work<'_> {
             self.size.fullest_hour
         };
         let length = chunk(rows);
-        // Some wait for their turn, so that no thread does while the results come in order, and the rows of the next chunk are loaded
-        // meanwhile; but what they see takes memory.
-        let is_large = self.size.fullest_window > engine.window_rows();
-        let at_once = if is_large { engine.threads() } else { 2 * engine.threads() };
+        // The rows of the next chunk are loaded meanwhile, but they take memory.
+        let loads_ahead = self.size.fullest_window <= engine.window_rows();
         let (mut done, mut spared) = (Done::default(), Spared::default());
         let mut load = async |chunk: &Chunk<'_>| {
             let started = Instant::now();
@@ -392,8 +394,8 @@ impl Work<'_> {
                 None => load(&chunk).await?,
             };
             let started = Instant::now();
-            let evaluated = self.evaluate(chunk, &loaded, &phase.learns, at_once, &mut done.sessions);
-            let mut found = match chunks.peek().filter(|_| !is_large) {
+            let evaluated = self.evaluate(chunk, &loaded, &phase.learns, &mut done.sessions);
+            let mut found = match chunks.peek().filter(|_| loads_ahead) {
                 None => evaluated.await?,
                 Some(next) => {
                     let (found, ahead) = tokio::try_join!(evaluated, async { Ok(load(next).await?) })?;
@@ -426,16 +428,17 @@ impl Work<'_> {
     /// Evaluates the windows of a chunk: what was found in each.
     async fn evaluate(
         &mut self,
-        chunk: Chunk<'_>,
+        mut chunk: Chunk<'_>,
         loaded: &Arc<Loaded>,
         learns: &BTreeMap<Window, Vec<OfEverybody>>,
-        at_once: usize,
         sessions: &mut Vec<(Window, u64)>,
     ) -> Result<Vec<(Window, Vec<(usize, Found)>)>, DetectError> {
         let bench = &self.inspection.bench;
-        // Each window is evaluated on a thread of its own: that is quicker than to share a small one out among threads.
-        let mut found = Vec::new();
-        let mut windows = stream::iter(chunk.windows)
+        // Each window is evaluated on a thread of its own: that is quicker than to share a small one out among threads. The largest come
+        // first, so that no thread waits long for the last one.
+        chunk.windows.sort_by_key(|(window, indexes)| Reverse((window.end - window.start) * indexes.len() as i32));
+        let stage = self.stage;
+        let mut windows: Vec<_> = stream::iter(chunk.windows)
             .map(|(window, indexes)| {
                 let task = Task {
                     window,
@@ -449,11 +452,18 @@ impl Work<'_> {
                 };
                 let bench = bench.clone();
                 let evaluated = SpawnedTask::spawn(async move { bench.evaluate(task).await }.in_current_span());
-                async move { (window, indexes.len(), evaluated.join_unwind().await) }
+                async move {
+                    let in_window = evaluated.join_unwind().await;
+                    stage.advance(indexes.len() as u64);
+                    (window, in_window)
+                }
             })
-            .buffered(at_once);
-        while let Some((window, detectors_of_it, in_window)) = windows.next().await {
-            self.stage.advance(detectors_of_it as u64);
+            .buffer_unordered(self.inspection.engine.threads())
+            .collect()
+            .await;
+        windows.sort_unstable_by_key(|(window, _)| *window);
+        let mut found = Vec::new();
+        for (window, in_window) in windows {
             let in_window = in_window.map_err(DetectError::Cancelled)?;
             if bench.purpose == Purpose::Replay {
                 in_window.found.iter().for_each(|(index, found)| self.highest.take(*index, found));
@@ -500,14 +510,6 @@ impl Work<'_> {
         }
         Ok(())
     }
-}
-
-/// The minutes of these sessions, as if they were all new: makes the table `touched`.
-async fn touch(session: &SessionContext, looked_at: &BTreeSet<&str>) -> Result<Vec<TouchedMinute>, EngineError> {
-    let ids = rows::texts_batch("session_id", looked_at);
-    replace(session, "looked_at", ids.schema(), vec![ids]).map_err(|error| query_error(TOUCHED_OF, error))?;
-    register(session, "touched", TOUCHED_OF, vec![]).await?;
-    fetch(session, TOUCHED_MINUTES, vec![]).await
 }
 
 /// Jobs of windows that end within some minutes or hours of event time: what is in memory at once is that, and a window.

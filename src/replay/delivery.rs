@@ -12,6 +12,7 @@ use arrow::record_batch::RecordBatch;
 use async_trait::async_trait;
 use chrono::{DateTime, TimeDelta, Utc};
 use datafusion::catalog::TableProvider;
+use datafusion::common::runtime::SpawnedTask;
 use datafusion::datasource::MemTable;
 use datafusion::error::DataFusionError;
 use datafusion::prelude::SessionContext;
@@ -46,8 +47,10 @@ const OF_SESSIONS: [Table; 4] = [Table::Activity, Table::Deliveries, Table::Refu
 /// that was refreshed came with the next logs.
 const LATER_PASSES: usize = 30;
 
-/// Passes of a session that are looked at in one step, at most, and rows of the candidates that a step may make of that, about: from
-/// there on the rows cost more than what each step does anyway, a statement for each detector and window.
+/// Passes of a session that are looked at in one step, at least and at most, and rows of the candidates that a step may make of that,
+/// about: from there on the rows cost more than what each step does anyway, a statement for each detector and window. Two show
+/// that a guess is right.
+const LEAST_AT_ONCE: usize = 2;
 const PASSES_AT_ONCE: usize = 8;
 const ROWS_AT_ONCE: usize = 50_000;
 
@@ -104,9 +107,8 @@ pub async fn follow(
     let schedule = &warden.config.schedule;
     let session = warden.engine.session_over(store, now).await?;
     let revoked = || revocations.iter().map(|revocation| revocation.session_id.as_str()).collect();
-    candidates(&session, revoked())?;
     let of_them = MemoryStore::default();
-    let rows = copy_candidates(&session, &of_them).await?;
+    let rows = copy_candidates(&warden.engine, store, revoked(), &of_them).await?;
     let theirs = warden.engine.session_over(&of_them, now).await?;
     candidates(&theirs, revoked())?;
     #[derive(Deserialize)]
@@ -114,13 +116,10 @@ pub async fn follow(
         session_id: String,
         shared_at: DateTime<Utc>,
     }
-    let shared: Vec<Shared> = fetch(&theirs, FIRST_SHARED, vec![]).await?;
-    let shared: HashMap<String, DateTime<Utc>> =
-        shared.into_iter().map(|row| (row.session_id, row.shared_at)).collect();
-    for revocation in revocations.iter_mut() {
-        revocation.shared_at = shared.get(&revocation.session_id).copied();
-    }
-
+    let shared = {
+        let theirs = theirs.clone();
+        SpawnedTask::spawn(async move { fetch::<Shared>(&theirs, FIRST_SHARED, vec![]).await })
+    };
     let objects: Vec<Arrived> = fetch(&session, OBJECTS, vec![]).await?;
     let lags = objects.iter().map(|object| seconds(object.arrived_at - object.last_time)).collect();
     let mut delivery = Delivery {
@@ -131,44 +130,54 @@ pub async fn follow(
         not_blocked: 0,
         seconds_to_block: Lag::default(),
     };
-    if delivery.unknown.is_some() || revocations.is_empty() {
-        return Ok(delivery);
-    }
-    let of_batch = objects.iter().map(|object| (object.batch, schedule.first_from(object.arrived_at))).collect();
-    // Those that have nothing to say of these sessions need not be asked.
-    let looked_for: BTreeSet<&str> = revocations.iter().map(|revocation| revocation.session_id.as_str()).collect();
-    let speaking: HashSet<&str> = cases
-        .iter()
-        .filter(|case| looked_for.contains(case.session_id.as_str()))
-        .flat_map(|case| &case.findings)
-        .filter(|finding| finding.strength > Strength::Weak)
-        .map(|finding| finding.detector.as_str())
-        .collect();
-    let detectors: Vec<Detector> = warden
-        .detectors
-        .iter()
-        .filter(|detector| detector.mode >= Mode::Count && speaking.contains(detector.name.as_str()))
-        .map(|detector| Detector {
-            scores_only: true,
-            others_are_learned: others_can_be_learned(detector),
-            ..detector.clone()
-        })
-        .collect();
-    let lag = TimeDelta::milliseconds((delivery.lag_seconds.median.unwrap_or(0.0) * 1_000.0) as i64);
-    let decided =
-        revocations.iter().map(|revocation| (revocation.session_id.as_str(), revocation.decided_at + lag)).collect();
-    let inspection = Inspection::new(&warden.engine, &session, &detectors, &warden.config, Purpose::Record).await?;
-    // A step is about these sessions, and what the others did does not change: the detection has learned it, with all that these
-    // sessions did, which is little among everybody.
-    let needs_others = |detector: &Detector| detector.scope == Scope::All && !detector.others_are_learned;
-    let (inspection, store, at_once): (_, &dyn Store, _) = if detectors.iter().any(needs_others) {
-        // A session that is there several times would be several for what depends on everybody.
-        (inspection, store, 1)
+    let proposals = if delivery.unknown.is_some() || revocations.is_empty() {
+        None
     } else {
-        (inspection.with_learned(learned), &of_them, (ROWS_AT_ONCE / rows.max(1)).clamp(1, PASSES_AT_ONCE))
+        let of_batch = objects.iter().map(|object| (object.batch, schedule.first_from(object.arrived_at))).collect();
+        // Those that have nothing to say of these sessions need not be asked.
+        let looked_for: BTreeSet<&str> = revocations.iter().map(|revocation| revocation.session_id.as_str()).collect();
+        let speaking: HashSet<&str> = cases
+            .iter()
+            .filter(|case| looked_for.contains(case.session_id.as_str()))
+            .flat_map(|case| &case.findings)
+            .filter(|finding| finding.strength > Strength::Weak)
+            .map(|finding| finding.detector.as_str())
+            .collect();
+        let detectors: Vec<Detector> = warden
+            .detectors
+            .iter()
+            .filter(|detector| detector.mode >= Mode::Count && speaking.contains(detector.name.as_str()))
+            .map(|detector| Detector {
+                scores_only: true,
+                others_are_learned: others_can_be_learned(detector),
+                ..detector.clone()
+            })
+            .collect();
+        let decided =
+            revocations.iter().map(|revocation| (revocation.session_id.as_str(), revocation.decided_at)).collect();
+        let inspection = Inspection::new(&warden.engine, &session, &detectors, &warden.config, Purpose::Record).await?;
+        // A step is about these sessions, and what the others did does not change: the detection has learned it, with all that these
+        // sessions did, which is little among everybody.
+        let needs_others = |detector: &Detector| detector.scope == Scope::All && !detector.others_are_learned;
+        let (inspection, store, at_once): (_, &dyn Store, _) = if detectors.iter().any(needs_others) {
+            // A session that is there several times would be several for what depends on everybody.
+            (inspection, store, 1)
+        } else {
+            (
+                inspection.with_learned(learned),
+                &of_them,
+                (ROWS_AT_ONCE / rows.max(1)).clamp(LEAST_AT_ONCE, PASSES_AT_ONCE),
+            )
+        };
+        let passes = Passes { warden, inspection, store, policy, now, of_batch, at_once };
+        Some(passes.search(&theirs, &decided, stage).await?)
     };
-    let passes = Passes { warden, inspection, store, policy, now, of_batch, at_once };
-    let proposals = passes.search(&theirs, &decided, stage).await?;
+    let shared: HashMap<String, DateTime<Utc>> =
+        shared.join_unwind().await??.into_iter().map(|row| (row.session_id, row.shared_at)).collect();
+    for revocation in revocations.iter_mut() {
+        revocation.shared_at = shared.get(&revocation.session_id).copied();
+    }
+    let Some(proposals) = proposals else { return Ok(delivery) };
     let mut times = Vec::new();
     for revocation in revocations.iter_mut() {
         match proposals.get(&revocation.session_id) {
@@ -236,7 +245,7 @@ struct Search {
     /// The first pass that suffices is one of `low..=high`.
     low: usize,
     high: usize,
-    /// The pass that is looked at first: what decided should have come by then.
+    /// The pass that is looked at first: all that decided had come by then, and not long before, unless something came late.
     guess: Option<usize>,
     /// What `high` came to, once that was looked at.
     at_high: Option<Outcome>,
@@ -330,7 +339,7 @@ struct Probe<'a> {
 
 impl Passes<'_> {
     /// Of each candidate the first pass at which what had come of it suffices, and what that pass would have done. `decided`
-    /// has the times by which that should be.
+    /// has the ends of the windows that decided.
     async fn search(
         &self,
         session: &SessionContext,
@@ -341,16 +350,18 @@ impl Passes<'_> {
         struct Row {
             session_id: String,
             batch: i64,
+            first_minute: DateTime<Utc>,
         }
         let batches: Vec<Row> = fetch(session, BATCHES_OF, vec![]).await?;
         let mut searches: BTreeMap<String, Search> = BTreeMap::new();
-        for Row { session_id, batch } in batches {
+        for Row { session_id, batch, first_minute } in batches {
             let Some(pass) = self.of_batch.get(&batch) else { continue };
-            searches.entry(session_id).or_default().saw(*pass, batch);
-        }
-        for (id, search) in &mut searches {
-            let by = decided.get(id.as_str());
-            search.guess = by.and_then(|by| search.passes.iter().position(|(pass, _)| pass >= by));
+            let by = decided.get(session_id.as_str()).copied();
+            let search = searches.entry(session_id).or_default();
+            search.saw(*pass, batch);
+            if by.is_some_and(|by| first_minute < by) {
+                search.guess = Some(search.high);
+            }
         }
         let most = searches.values().map(|search| search.passes.len()).max().unwrap_or(0);
         stage.set_total(u64::from(most.max(1).ilog(self.at_once + 1)) + 2);
@@ -368,6 +379,7 @@ impl Passes<'_> {
             if probes.is_empty() {
                 break;
             }
+            tracing::debug!("{} passes of {} sessions are looked at", probes.len(), searches.len());
             let mut outcomes = self.judge(&probes).await?;
             let mut taken: BTreeMap<String, Vec<(usize, Option<Outcome>)>> = BTreeMap::new();
             for Probe { session, place, name, .. } in probes {
@@ -422,18 +434,28 @@ pub fn candidates(session: &SessionContext, ids: BTreeSet<&str>) -> Result<(), D
     replace(session, "candidates", ids.schema(), vec![ids])
 }
 
-/// Copies what the minute tables have of the candidates; gives how many rows that are.
-async fn copy_candidates(session: &SessionContext, store: &MemoryStore) -> anyhow::Result<usize> {
-    let mut count = 0;
+/// Copies what the tables have of the candidates; gives how many rows that are.
+async fn copy_candidates(
+    engine: &Engine,
+    store: &dyn Store,
+    ids: BTreeSet<&str>,
+    copy: &MemoryStore,
+) -> anyhow::Result<usize> {
+    let mut copying = Vec::new();
     for table in OF_SESSIONS {
-        session.deregister_table("uncut")?;
-        session.register_table("uncut", session.table_provider(format!("stored_{}", table.name())).await?)?;
-        let (_, rows) = collect(session, OF_CANDIDATES, vec![]).await?;
+        let scratch = engine.session();
+        scratch.register_table("uncut", store.provider(table, &scratch).await?)?;
+        candidates(&scratch, ids.clone())?;
+        copying.push((table, SpawnedTask::spawn(async move { collect(&scratch, OF_CANDIDATES, vec![]).await })));
+    }
+    let mut count = 0;
+    for (table, rows) in copying {
+        let (_, rows) = rows.join_unwind().await??;
         let rows: Result<Vec<RecordBatch>, String> =
             rows.iter().map(|rows| rows::conform(rows, &table.schema().stored())).collect();
         let rows = rows.map_err(anyhow::Error::msg)?;
         count += rows.iter().map(RecordBatch::num_rows).sum::<usize>();
-        store.append(table, rows, &[]).await?;
+        copy.append(table, rows, &[]).await?;
     }
     Ok(count)
 }

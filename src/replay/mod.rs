@@ -7,10 +7,11 @@ pub mod report;
 pub mod sweep;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use chrono::{DateTime, TimeDelta, Utc};
+use datafusion::common::runtime::SpawnedTask;
 use serde::ser::Error;
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::Value;
@@ -19,7 +20,7 @@ use crate::alarm::Alarm;
 use crate::config::{Guard, Mode};
 use crate::decide::{Facts, Policy, Proposal, guard_trips, propose, verdict};
 use crate::detect::file::{Detector, Strength};
-use crate::detect::{Detection, Finding, Purpose, detect};
+use crate::detect::{Detection, Finding, Purpose, detect, plan_ahead};
 use crate::engine::{Sql, fetch, sql};
 use crate::history::Standing;
 use crate::ingest::{Ingested, Ingestion};
@@ -132,7 +133,10 @@ pub async fn replay(warden: &Warden, request: &Request<'_>, now: DateTime<Utc>) 
     let config = &warden.config;
     let grid = Grid::new(request.sweeps, &warden.detectors)?;
     let store = MemoryStore::default();
-    let ingested = read(warden, request, &store, now).await?;
+    // Detectors are planned while objects are read.
+    let planning = OnceLock::new();
+    let plan = || drop(planning.set(plan_ahead(&warden.engine, &warden.detectors, &config.lists)));
+    let ingested = read(warden, request, &store, now, &plan).await?;
 
     tracing::debug!("read after {:.2?}", started.elapsed());
 
@@ -144,6 +148,15 @@ pub async fn replay(warden: &Warden, request: &Request<'_>, now: DateTime<Utc>) 
         let enforced = warden.detectors.iter().filter(measured);
         detectors.extend(enforced.map(report::near_misses));
     }
+    let session = warden.engine.session_over(&store, now).await?;
+    let counting = {
+        let session = session.clone();
+        #[derive(Deserialize)]
+        struct Count {
+            sessions: u64,
+        }
+        SpawnedTask::spawn(async move { fetch::<Count>(&session, COUNT_SESSIONS, vec![]).await })
+    };
     let stage = if request.progress { Stage::steps("detect") } else { Stage::hidden() };
     let run_id = uuid::Uuid::new_v4().to_string();
     let mut detection =
@@ -151,13 +164,7 @@ pub async fn replay(warden: &Warden, request: &Request<'_>, now: DateTime<Utc>) 
     drop(stage);
 
     tracing::debug!("detected after {:.2?}", started.elapsed());
-    let session = warden.engine.session_over(&store, now).await?;
-    #[derive(Deserialize)]
-    struct Count {
-        sessions: u64,
-    }
-    let counts: Vec<Count> = fetch(&session, COUNT_SESSIONS, vec![]).await?;
-    let sessions = counts.first().map_or(0, |count| count.sessions);
+    let sessions = counting.join_unwind().await??.first().map_or(0, |count| count.sessions);
     let mut found = std::mem::take(&mut detection.found);
     delivery::candidates(&session, found.iter().map(|finding| finding.session_id.as_str()).collect())?;
     let of_trial = |finding: &&Finding| is_of_trial(&finding.detector);
@@ -212,6 +219,7 @@ async fn read(
     request: &Request<'_>,
     store: &MemoryStore,
     now: DateTime<Utc>,
+    on_news: &(dyn Fn() + Sync),
 ) -> anyhow::Result<Ingested> {
     let mut places = Vec::new();
     let of_config: Vec<source::Location> = warden.config.logs.iter().map(|logs| logs.location.clone()).collect();
@@ -230,7 +238,7 @@ async fn read(
         now,
         retry_quarantined: false,
         by_arrival: Some(&warden.config.schedule),
-        on_news: None,
+        on_news: Some(on_news),
     };
     Ok(ingestion.run(&places, &stage).await?)
 }
