@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Instant;
 
 use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
@@ -9,6 +10,7 @@ use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use datafusion::catalog::{SchemaProvider, TableProvider};
 use datafusion::common::config::ConfigOptions;
+use datafusion::common::runtime::SpawnedTask;
 use datafusion::common::{ParamValues, ScalarValue};
 use datafusion::dataframe::DataFrame;
 use datafusion::datasource::MemTable;
@@ -19,6 +21,7 @@ use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::prelude::{SessionConfig, SessionContext};
 use futures::future::try_join_all;
 use tokio::sync::OnceCell;
+use tracing::Instrument;
 
 use crate::memory_pool::Pool;
 use crate::schema::Table;
@@ -268,9 +271,12 @@ pub async fn collect(
     sql: Sql,
     parameters: Vec<(&'static str, ScalarValue)>,
 ) -> Result<(SchemaRef, Vec<RecordBatch>), EngineError> {
+    let started = Instant::now();
     let frame = prepare(session, sql, parameters).await?;
+    let planned = started.elapsed();
     let schema = Arc::new(frame.schema().as_arrow().clone());
     let batches = frame.collect().await.map_err(|error| query_error(sql, error))?;
+    tracing::trace!("{} took {:.2?}, {planned:.2?} of it until it was planned", sql.file, started.elapsed());
     Ok((schema, batches))
 }
 
@@ -306,6 +312,33 @@ pub async fn fetch<T: serde::de::DeserializeOwned>(
 ) -> Result<Vec<T>, EngineError> {
     let (_, batches) = collect(session, sql, parameters).await?;
     crate::rows::decode(&batches).map_err(|message| EngineError::Rows { file: sql.file, message })
+}
+
+/// A statement that is on its way.
+pub struct Begun {
+    sql: Sql,
+    running: SpawnedTask<Result<(SchemaRef, Vec<RecordBatch>), EngineError>>,
+}
+
+/// Begins to run a statement of `queries/`, beside what is done until its rows are asked for.
+pub fn begin(session: &SessionContext, sql: Sql, parameters: Vec<(&'static str, ScalarValue)>) -> Begun {
+    let session = session.clone();
+    let run = async move { collect(&session, sql, parameters).await };
+    Begun { sql, running: SpawnedTask::spawn(run.in_current_span()) }
+}
+
+impl Begun {
+    /// Its rows, once they are there.
+    pub async fn batches(self) -> Result<Vec<RecordBatch>, EngineError> {
+        let (_, batches) = self.running.join_unwind().await.expect("it is cancelled with whoever asks for it")?;
+        Ok(batches)
+    }
+
+    /// Its rows, decoded.
+    pub async fn rows<T: serde::de::DeserializeOwned>(self) -> Result<Vec<T>, EngineError> {
+        let file = self.sql.file;
+        crate::rows::decode(&self.batches().await?).map_err(|message| EngineError::Rows { file, message })
+    }
 }
 
 /// Plans a text that must be one SELECT: anything that changes or sets something is refused.

@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 use super::Finding;
 use super::file::{Detector, Strength};
 use super::inspect::{Evaluation, Inspection, Jobs, Key, TOUCHED_MINUTES, TouchedMinute};
-use super::tables::{Learned, sessions_in};
+use super::tables::{Learned, begin_sessions_in, sessions_in};
 use crate::alarm::Alarm;
 use crate::allow::Spared;
 use crate::config::Config;
@@ -126,6 +126,7 @@ pub async fn detect(
     let minutes: Vec<TouchedMinute> = fetch(&session, TOUCHED_MINUTES, vec![]).await?;
     let inspection = Inspection::new(engine, &session, detectors, config, purpose).await?;
     let jobs = inspection.jobs(&minutes, &after);
+    let active = if purpose == Purpose::Record { begin_sessions_in(&session, jobs.keys())? } else { None };
     let known = stored_findings(&session, &jobs).await?;
     let Evaluation { found, looked_at, failed } =
         inspection.evaluate(&session, now, &jobs, &after, &known, run_id, stage, &mut detection).await?;
@@ -142,7 +143,7 @@ pub async fn detect(
     for finding in &changed {
         detection.detectors.entry(finding.detector.clone()).or_default().findings += 1;
     }
-    detection.sessions = sessions_in(&session, jobs.keys()).await?;
+    detection.sessions = sessions_in(active).await?;
 
     // Detections have numbers of their own: one that makes up for a failure sees no new batch.
     let evaluation = evaluations(store).await? + 1;

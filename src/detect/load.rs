@@ -17,7 +17,7 @@ use super::tables::{Learned, depends_on};
 use super::who::USED;
 use super::window::Window;
 use crate::allow::{AllowList, JUDGED, Spared};
-use crate::engine::{EngineError, Sql, collect, fetch, prepare, query_error, replace, sql, timestamp};
+use crate::engine::{EngineError, Sql, begin, collect, fetch, prepare, query_error, replace, sql, timestamp};
 
 const ACTIVITY_OF_TOUCHED: Sql = sql!("engine/activity_of_touched.sql");
 const REFUSALS_BETWEEN: Sql = sql!("engine/refusals_between.sql");
@@ -211,12 +211,17 @@ impl<'a> Loader<'a> {
         let session = self.session;
         let bounds = || span.parameters().into_iter().chain(self.part.parameters()).collect();
         let sql = if self.all { ACTIVITY_BETWEEN } else { ACTIVITY_OF_TOUCHED };
+        let takes_requests = self.allow.takes_requests(self.now);
+        // What does not wait for the activity runs beside it.
+        let all_deliveries =
+            (self.delivers && self.all && !takes_requests).then(|| begin(session, DELIVERIES_BETWEEN, bounds()));
+        let new_refusals = self.refuses.then(|| begin(session, REFUSALS_BETWEEN, span.parameters()));
+        let new_touched = begin(session, TOUCHED_BETWEEN, bounds());
         let columns: Vec<&str> = self.columns.iter().map(String::as_str).collect();
         let frame = prepare(session, sql, bounds()).await?;
         let frame = frame.select_columns(&columns).map_err(|error| query_error(sql, error))?;
         let schema = Arc::new(frame.schema().as_arrow().clone());
         let mut new = frame.collect().await.map_err(|error| query_error(sql, error))?;
-        let takes_requests = self.allow.takes_requests(self.now);
         if takes_requests {
             for batch in &mut new {
                 let left = self.allow.filter(batch, self.now, spared);
@@ -231,18 +236,20 @@ impl<'a> Loader<'a> {
         let of_span = activity.within(Window { start: span.start, end: span.end });
         several.extend(&of_span, &self.counted_in_minutes, numbers.sessions());
         if self.delivers {
-            let all = self.all && !takes_requests;
-            let (sql, bounds) =
-                if all { (DELIVERIES_BETWEEN, bounds()) } else { (DELIVERIES_OF_LOADED, span.parameters()) };
-            replace(session, "loaded_activity", schema, new).map_err(|error| query_error(sql, error))?;
-            let (_, new) = collect(session, sql, bounds).await?;
-            deliveries.extend(&new, &[], numbers).map_err(|error| rows(sql, error))?;
+            let new = match all_deliveries {
+                Some(begun) => begun.batches().await?,
+                None => {
+                    replace(session, "loaded_activity", schema, new)
+                        .map_err(|error| query_error(DELIVERIES_OF_LOADED, error))?;
+                    collect(session, DELIVERIES_OF_LOADED, span.parameters()).await?.1
+                }
+            };
+            deliveries.extend(&new, &[], numbers).map_err(|error| rows(DELIVERIES_BETWEEN, error))?;
         }
-        let refusals = self.refuses.then(|| (REFUSALS_BETWEEN, span.parameters(), refusals));
-        for (sql, bounds, table) in refusals.into_iter().chain([(TOUCHED_BETWEEN, bounds(), touched)]) {
-            let (_, new) = collect(session, sql, bounds).await?;
-            table.extend(&new, &[], numbers).map_err(|error| rows(sql, error))?;
+        if let Some(begun) = new_refusals {
+            refusals.extend(&begun.batches().await?, &[], numbers).map_err(|error| rows(REFUSALS_BETWEEN, error))?;
         }
+        touched.extend(&new_touched.batches().await?, &[], numbers).map_err(|error| rows(TOUCHED_BETWEEN, error))?;
         Ok(())
     }
 

@@ -24,7 +24,7 @@ use super::memory_watch::{TooMuchMemory, watched};
 use super::statement::{Rows, Statement, Text};
 use super::who::{USED, Who, who};
 use super::window::Window;
-use crate::engine::{Engine, EngineError, Sql, fetch, query_error, sql, timestamp};
+use crate::engine::{Begun, Engine, EngineError, Sql, begin, query_error, sql, timestamp};
 use crate::rows::texts;
 use crate::schema::Table;
 use crate::store::MemoryStore;
@@ -376,12 +376,11 @@ impl<'a> WindowTables<'a> {
     }
 }
 
-/// Sessions that were active in any of the windows.
-pub async fn sessions_in(session: &SessionContext, windows: impl Iterator<Item = &Window>) -> Result<u64, EngineError> {
-    #[derive(Deserialize)]
-    struct Count {
-        sessions: u64,
-    }
+/// Begins to count the sessions that were active in any of the windows; none if there is no window.
+pub fn begin_sessions_in<'a>(
+    session: &SessionContext,
+    windows: impl Iterator<Item = &'a Window>,
+) -> Result<Option<Begun>, EngineError> {
     let (mut minutes, mut span) = (BTreeSet::new(), None::<Window>);
     for window in windows {
         let known = span.unwrap_or(*window);
@@ -392,7 +391,7 @@ pub async fn sessions_in(session: &SessionContext, windows: impl Iterator<Item =
             minute += TimeDelta::minutes(1);
         }
     }
-    let Some(span) = span else { return Ok(0) };
+    let Some(span) = span else { return Ok(None) };
     let schema = Arc::new(Schema::new(vec![Field::new(
         "minute",
         DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())),
@@ -408,6 +407,15 @@ pub async fn sessions_in(session: &SessionContext, windows: impl Iterator<Item =
         .register_table("evaluated_minutes", Arc::new(table))
         .map_err(|error| query_error(SESSIONS_IN_MINUTES, error))?;
     let bounds = vec![("start", timestamp(span.start)), ("end", timestamp(span.end))];
-    let counts: Vec<Count> = fetch(session, SESSIONS_IN_MINUTES, bounds).await?;
-    Ok(counts.first().map_or(0, |count| count.sessions))
+    Ok(Some(begin(session, SESSIONS_IN_MINUTES, bounds)))
+}
+
+/// How many these are.
+pub async fn sessions_in(begun: Option<Begun>) -> Result<u64, EngineError> {
+    #[derive(Deserialize)]
+    struct Count {
+        sessions: u64,
+    }
+    let Some(begun) = begun else { return Ok(0) };
+    Ok(begun.rows::<Count>().await?.first().map_or(0, |count| count.sessions))
 }

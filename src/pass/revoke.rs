@@ -12,7 +12,7 @@ use crate::alarm::{Alarm, AlarmKind};
 use crate::allow::Spared;
 use crate::decide::{Binding, Draft, Facts, Policy, Proposal, guard_trips, propose, verdict};
 use crate::detect::{DetectError, Detection, Finding, Inspection, Purpose, evaluations};
-use crate::engine::{EngineError, Sql, collect, fetch, query_error, register, replace, sql, timestamp};
+use crate::engine::{EngineError, Sql, begin, collect, fetch, query_error, register, replace, sql, timestamp};
 use crate::history::{Event, EventKind, Origin, Recorder, Standing};
 use crate::rows;
 use crate::schema::Table;
@@ -84,14 +84,15 @@ pub async fn record(
     let evaluated = evaluations(store).await?;
     let decided = store.transaction(Table::Revocations, "decide").await?.unwrap_or(0);
     let since = vec![("since", timestamp(now - TimeDelta::hours(1)))];
+    let blocks = begin(&session, STANDING_BLOCKS, vec![]);
+    let held = begin(&session, HELD, vec![]);
     let states: Vec<HistoryState> = fetch(&session, HISTORY_STATE, since).await?;
     let (last_sequence, recent_blocks) = states.first().map_or((0, 0), |state| (state.sequence, state.blocks));
     let mut recorder =
         Recorder { now, next_sequence: last_sequence + 1, run_id, actor: "streamwarden", events: Vec::new() };
     let mut alarms = Vec::new();
 
-    let blocks: Vec<Event> = fetch(&session, STANDING_BLOCKS, vec![]).await?;
-    let held: Vec<Event> = fetch(&session, HELD, vec![]).await?;
+    let (blocks, held): (Vec<Event>, Vec<Event>) = (blocks.rows().await?, held.rows().await?);
     let automatic = blocks.iter().filter(|block| block.origin == Origin::Auto).chain(&held);
     let anew = Anew::look(warden, &session, automatic.map(|event| event.session_id.as_str()), now).await?;
     for block in &blocks {
@@ -286,7 +287,9 @@ fn spared(warden: &Warden, block: &Event, anew: &Anew, now: DateTime<Utc>) -> Op
 
 /// Loads the sessions of the table `candidates`, in order of their ids. `pending` are events of this pass that are not stored yet.
 pub async fn cases(session: &SessionContext, pending: &[Event]) -> Result<Vec<Case>, EngineError> {
-    cases_of(session, fetch(session, FINDINGS_OF, vec![]).await?, pending).await
+    let findings = begin(session, FINDINGS_OF, vec![]);
+    let known = Known::of(session).await?;
+    Ok(known.cases(findings.rows().await?, pending))
 }
 
 /// The same, with the findings at hand: those of a session in order of their windows' ends.
@@ -295,44 +298,61 @@ pub async fn cases_of(
     findings: Vec<Finding>,
     pending: &[Event],
 ) -> Result<Vec<Case>, EngineError> {
-    #[derive(Deserialize)]
-    struct FactsRow {
-        session_id: String,
-        always_bound: bool,
-        first_bound: Option<DateTime<Utc>>,
-        last_bound: Option<DateTime<Utc>>,
-        derived: bool,
-        last_seen: DateTime<Utc>,
-        token_expires: Option<DateTime<Utc>>,
+    Ok(Known::of(session).await?.cases(findings, pending))
+}
+
+/// What is known of the candidates, but for the findings.
+struct Known {
+    events: Vec<Event>,
+    facts: Vec<FactsRow>,
+}
+
+#[derive(Deserialize)]
+struct FactsRow {
+    session_id: String,
+    always_bound: bool,
+    first_bound: Option<DateTime<Utc>>,
+    last_bound: Option<DateTime<Utc>>,
+    derived: bool,
+    last_seen: DateTime<Utc>,
+    token_expires: Option<DateTime<Utc>>,
+}
+
+impl Known {
+    async fn of(session: &SessionContext) -> Result<Known, EngineError> {
+        let facts = begin(session, FACTS_OF, vec![]);
+        Ok(Known { events: fetch(session, EVENTS_OF, vec![]).await?, facts: facts.rows().await? })
     }
-    let events: Vec<Event> = fetch(session, EVENTS_OF, vec![]).await?;
-    let facts: Vec<FactsRow> = fetch(session, FACTS_OF, vec![]).await?;
-    let mut findings_of: HashMap<String, Vec<Finding>> = HashMap::new();
-    for finding in findings {
-        findings_of.entry(finding.session_id.clone()).or_default().push(finding);
-    }
-    let mut events_of: HashMap<&str, Vec<&Event>> = HashMap::new();
-    for event in events.iter().chain(pending) {
-        events_of.entry(&event.session_id).or_default().push(event);
-    }
-    let mut cases: Vec<Case> = facts
-        .into_iter()
-        .map(|row| Case {
-            findings: findings_of.remove(&row.session_id).unwrap_or_default(),
-            standing: Standing::of(events_of.remove(row.session_id.as_str()).unwrap_or_default()),
-            facts: Facts {
-                binding: match (row.always_bound, row.first_bound.zip(row.last_bound)) {
-                    (true, _) => Binding::Always,
-                    (false, None) => Binding::Never,
-                    (false, Some((first, last))) => Binding::Between(first, last),
+
+    fn cases(self, findings: Vec<Finding>, pending: &[Event]) -> Vec<Case> {
+        let Known { events, facts } = self;
+        let mut findings_of: HashMap<String, Vec<Finding>> = HashMap::new();
+        for finding in findings {
+            findings_of.entry(finding.session_id.clone()).or_default().push(finding);
+        }
+        let mut events_of: HashMap<&str, Vec<&Event>> = HashMap::new();
+        for event in events.iter().chain(pending) {
+            events_of.entry(&event.session_id).or_default().push(event);
+        }
+        let mut cases: Vec<Case> = facts
+            .into_iter()
+            .map(|row| Case {
+                findings: findings_of.remove(&row.session_id).unwrap_or_default(),
+                standing: Standing::of(events_of.remove(row.session_id.as_str()).unwrap_or_default()),
+                facts: Facts {
+                    binding: match (row.always_bound, row.first_bound.zip(row.last_bound)) {
+                        (true, _) => Binding::Always,
+                        (false, None) => Binding::Never,
+                        (false, Some((first, last))) => Binding::Between(first, last),
+                    },
+                    derived: row.derived,
+                    last_seen: row.last_seen,
+                    token_expires: row.token_expires,
                 },
-                derived: row.derived,
-                last_seen: row.last_seen,
-                token_expires: row.token_expires,
-            },
-            session_id: row.session_id,
-        })
-        .collect();
-    cases.sort_by(|a, b| a.session_id.cmp(&b.session_id));
-    Ok(cases)
+                session_id: row.session_id,
+            })
+            .collect();
+        cases.sort_by(|a, b| a.session_id.cmp(&b.session_id));
+        cases
+    }
 }

@@ -24,7 +24,7 @@ use crate::config::Mode;
 use crate::decide::{Policy, Proposal, propose};
 use crate::detect::file::{Detector, Scope, Strength};
 use crate::detect::{Inspection, Learned, Purpose, others_can_be_learned};
-use crate::engine::{Engine, Sql, collect, fetch, replace, select, sql};
+use crate::engine::{Engine, Sql, begin, collect, fetch, replace, select, sql};
 use crate::history::Standing;
 use crate::pass::Warden;
 use crate::pass::revoke::{Case, cases_of};
@@ -116,10 +116,7 @@ pub async fn follow(
         session_id: String,
         shared_at: DateTime<Utc>,
     }
-    let shared = {
-        let theirs = theirs.clone();
-        SpawnedTask::spawn(async move { fetch::<Shared>(&theirs, FIRST_SHARED, vec![]).await })
-    };
+    let shared = begin(&theirs, FIRST_SHARED, vec![]);
     let objects: Vec<Arrived> = fetch(&session, OBJECTS, vec![]).await?;
     let lags = objects.iter().map(|object| seconds(object.arrived_at - object.last_time)).collect();
     let mut delivery = Delivery {
@@ -173,7 +170,7 @@ pub async fn follow(
         Some(passes.search(&theirs, &decided, stage).await?)
     };
     let shared: HashMap<String, DateTime<Utc>> =
-        shared.join_unwind().await??.into_iter().map(|row| (row.session_id, row.shared_at)).collect();
+        shared.rows::<Shared>().await?.into_iter().map(|row| (row.session_id, row.shared_at)).collect();
     for revocation in revocations.iter_mut() {
         revocation.shared_at = shared.get(&revocation.session_id).copied();
     }

@@ -11,7 +11,6 @@ use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use datafusion::common::runtime::SpawnedTask;
 use serde::ser::Error;
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::Value;
@@ -21,7 +20,7 @@ use crate::config::{Guard, Mode};
 use crate::decide::{Facts, Policy, Proposal, guard_trips, propose, verdict};
 use crate::detect::file::{Detector, Strength};
 use crate::detect::{Detection, Finding, Purpose, detect, plan_ahead};
-use crate::engine::{Sql, fetch, sql};
+use crate::engine::{Sql, begin, sql};
 use crate::history::Standing;
 use crate::ingest::{Ingested, Ingestion};
 use crate::logs::LogForm;
@@ -149,14 +148,11 @@ pub async fn replay(warden: &Warden, request: &Request<'_>, now: DateTime<Utc>) 
         detectors.extend(enforced.map(report::near_misses));
     }
     let session = warden.engine.session_over(&store, now).await?;
-    let counting = {
-        let session = session.clone();
-        #[derive(Deserialize)]
-        struct Count {
-            sessions: u64,
-        }
-        SpawnedTask::spawn(async move { fetch::<Count>(&session, COUNT_SESSIONS, vec![]).await })
-    };
+    #[derive(Deserialize)]
+    struct Count {
+        sessions: u64,
+    }
+    let counting = begin(&session, COUNT_SESSIONS, vec![]);
     let stage = if request.progress { Stage::steps("detect") } else { Stage::hidden() };
     let run_id = uuid::Uuid::new_v4().to_string();
     let mut detection =
@@ -164,7 +160,7 @@ pub async fn replay(warden: &Warden, request: &Request<'_>, now: DateTime<Utc>) 
     drop(stage);
 
     tracing::debug!("detected after {:.2?}", started.elapsed());
-    let sessions = counting.join_unwind().await??.first().map_or(0, |count| count.sessions);
+    let sessions = counting.rows::<Count>().await?.first().map_or(0, |count| count.sessions);
     let mut found = std::mem::take(&mut detection.found);
     delivery::candidates(&session, found.iter().map(|finding| finding.session_id.as_str()).collect())?;
     let of_trial = |finding: &&Finding| is_of_trial(&finding.detector);

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::num::NonZeroU64;
 use std::sync::{Arc, Mutex as SyncMutex, MutexGuard, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arrow::datatypes::{DataType, Field, Schema};
 use arrow::record_batch::RecordBatch;
@@ -382,6 +382,7 @@ impl Store for DeltaStore {
                 .map(|transaction| deltalake::kernel::Transaction::new(&transaction.app, transaction.version))
                 .collect(),
         );
+        let started = Instant::now();
         let (before, schema) = (delta.version(), table.schema().stored());
         let written = async {
             let mut writer = RecordBatchWriter::for_table(delta)?
@@ -393,6 +394,7 @@ impl Store for DeltaStore {
             writer.flush_and_commit(delta).await
         };
         let Err(failed) = written.await else {
+            tracing::trace!("written to {} in {:.2?}", table.name(), started.elapsed());
             slot.transactions.extend(transactions.iter().map(|one| (one.app.clone(), Some(one.version))));
             if let Some(grown) = contents.and_then(|contents| contents.with(&rows)) {
                 self.contents().insert(table, grown);

@@ -77,17 +77,32 @@ async fn a_run_fetches_what_never_changes_once_and_a_daemon_what_it_wrote_not_at
         }
     };
     until(6);
+    // A pass that took an object has ended.
+    let ended = |server: &AwsServer| {
+        let calls = server.calls();
+        let put = |table: &str| {
+            let table = format!("/tables/{table}/_delta_log/");
+            calls.iter().rposition(|call| {
+                call.operation == "PutObject" && call.key.as_ref().is_some_and(|key| key.contains(&table))
+            })
+        };
+        put("objects").is_some_and(|objects| put("runs").is_some_and(|runs| runs > objects))
+    };
+    let take = |name: &str, minute: u32| {
+        place.write_log(&format!("E1.2026-11-20-20.{name}.gz"), &shared("SharedSess02", 20, minute, 12));
+        server.forget_calls();
+        let seen = std::time::Instant::now();
+        while !ended(&server) {
+            assert!(seen.elapsed() < std::time::Duration::from_secs(60), "the daemon sees the new object");
+            std::thread::sleep(std::time::Duration::from_millis(50));
+        }
+    };
+    take("late", 30);
     let before: BTreeSet<String> = {
         let listed = s3(&server).list_objects_v2().bucket("state").send().await.unwrap();
         listed.contents().iter().filter_map(|object| object.key().map(str::to_owned)).collect()
     };
-    place.write_log("E1.2026-11-20-20.late.gz", &shared("SharedSess02", 20, 30, 12));
-    server.forget_calls();
-    let seen = std::time::Instant::now();
-    while server.calls().iter().filter(|call| call.operation == "PutObject").count() < 10 {
-        assert!(seen.elapsed() < std::time::Duration::from_secs(60), "the daemon sees the new object");
-        std::thread::sleep(std::time::Duration::from_millis(50));
-    }
+    take("later", 31);
     let again: Vec<String> = fetched(&server).into_iter().filter(|key| before.contains(key)).collect();
     daemon.kill().unwrap();
     daemon.wait().unwrap();
