@@ -377,8 +377,9 @@ impl Work<'_> {
             self.size.fullest_hour
         };
         let length = chunk(rows);
-        // The rows of the next chunk are loaded meanwhile, but they take memory.
-        let loads_ahead = self.size.fullest_window <= engine.window_rows();
+        // Where there is room for it, the rows of the next chunk are loaded meanwhile, and the largest windows come first, so that no
+        // thread waits long for the last one: both take memory.
+        let has_room = self.size.fullest_window <= engine.window_rows();
         let (mut done, mut spared) = (Done::default(), Spared::default());
         let mut load = async |chunk: &Chunk<'_>| {
             let started = Instant::now();
@@ -388,14 +389,17 @@ impl Work<'_> {
         };
         let mut loaded_ahead = None;
         let mut chunks = chunks(&windows, length).into_iter().peekable();
-        while let Some(chunk) = chunks.next() {
+        while let Some(mut chunk) = chunks.next() {
+            if has_room {
+                chunk.windows.sort_by_key(|(window, used)| Reverse((window.end - window.start) * used.len() as i32));
+            }
             let loaded = match loaded_ahead.take() {
                 Some(loaded) => loaded,
                 None => load(&chunk).await?,
             };
             let started = Instant::now();
             let evaluated = self.evaluate(chunk, &loaded, &phase.learns, &mut done.sessions);
-            let mut found = match chunks.peek().filter(|_| loads_ahead) {
+            let mut found = match chunks.peek().filter(|_| has_room) {
                 None => evaluated.await?,
                 Some(next) => {
                     let (found, ahead) = tokio::try_join!(evaluated, async { Ok(load(next).await?) })?;
@@ -428,15 +432,13 @@ impl Work<'_> {
     /// Evaluates the windows of a chunk: what was found in each.
     async fn evaluate(
         &mut self,
-        mut chunk: Chunk<'_>,
+        chunk: Chunk<'_>,
         loaded: &Arc<Loaded>,
         learns: &BTreeMap<Window, Vec<OfEverybody>>,
         sessions: &mut Vec<(Window, u64)>,
     ) -> Result<Vec<(Window, Vec<(usize, Found)>)>, DetectError> {
         let bench = &self.inspection.bench;
-        // Each window is evaluated on a thread of its own: that is quicker than to share a small one out among threads. The largest come
-        // first, so that no thread waits long for the last one.
-        chunk.windows.sort_by_key(|(window, indexes)| Reverse((window.end - window.start) * indexes.len() as i32));
+        // Each window is evaluated on a thread of its own: that is quicker than to share a small one out among threads.
         let stage = self.stage;
         let mut windows: Vec<_> = stream::iter(chunk.windows)
             .map(|(window, indexes)| {

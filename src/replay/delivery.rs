@@ -150,8 +150,11 @@ pub async fn follow(
                 ..detector.clone()
             })
             .collect();
-        let decided =
-            revocations.iter().map(|revocation| (revocation.session_id.as_str(), revocation.decided_at)).collect();
+        let lag = TimeDelta::milliseconds((delivery.lag_seconds.median.unwrap_or(0.0) * 1_000.0) as i64);
+        let decided = revocations
+            .iter()
+            .map(|revocation| (revocation.session_id.as_str(), revocation.decided_at + lag))
+            .collect();
         let inspection = Inspection::new(&warden.engine, &session, &detectors, &warden.config, Purpose::Record).await?;
         // A step is about these sessions, and what the others did does not change: the detection has learned it, with all that these
         // sessions did, which is little among everybody.
@@ -242,7 +245,7 @@ struct Search {
     /// The first pass that suffices is one of `low..=high`.
     low: usize,
     high: usize,
-    /// The pass that is looked at first: all that decided had come by then, and not long before, unless something came late.
+    /// The pass that is looked at first: what decided should have come by then.
     guess: Option<usize>,
     /// What `high` came to, once that was looked at.
     at_high: Option<Outcome>,
@@ -336,7 +339,7 @@ struct Probe<'a> {
 
 impl Passes<'_> {
     /// Of each candidate the first pass at which what had come of it suffices, and what that pass would have done. `decided`
-    /// has the ends of the windows that decided.
+    /// has the times by which that should be.
     async fn search(
         &self,
         session: &SessionContext,
@@ -347,18 +350,16 @@ impl Passes<'_> {
         struct Row {
             session_id: String,
             batch: i64,
-            first_minute: DateTime<Utc>,
         }
         let batches: Vec<Row> = fetch(session, BATCHES_OF, vec![]).await?;
         let mut searches: BTreeMap<String, Search> = BTreeMap::new();
-        for Row { session_id, batch, first_minute } in batches {
+        for Row { session_id, batch } in batches {
             let Some(pass) = self.of_batch.get(&batch) else { continue };
-            let by = decided.get(session_id.as_str()).copied();
-            let search = searches.entry(session_id).or_default();
-            search.saw(*pass, batch);
-            if by.is_some_and(|by| first_minute < by) {
-                search.guess = Some(search.high);
-            }
+            searches.entry(session_id).or_default().saw(*pass, batch);
+        }
+        for (id, search) in &mut searches {
+            let by = decided.get(id.as_str());
+            search.guess = by.and_then(|by| search.passes.iter().position(|(pass, _)| pass >= by));
         }
         let most = searches.values().map(|search| search.passes.len()).max().unwrap_or(0);
         stage.set_total(u64::from(most.max(1).ilog(self.at_once + 1)) + 2);

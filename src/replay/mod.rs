@@ -147,12 +147,6 @@ pub async fn replay(warden: &Warden, request: &Request<'_>, now: DateTime<Utc>) 
         let enforced = warden.detectors.iter().filter(measured);
         detectors.extend(enforced.map(report::near_misses));
     }
-    let session = warden.engine.session_over(&store, now).await?;
-    #[derive(Deserialize)]
-    struct Count {
-        sessions: u64,
-    }
-    let counting = begin(&session, COUNT_SESSIONS, vec![]);
     let stage = if request.progress { Stage::steps("detect") } else { Stage::hidden() };
     let run_id = uuid::Uuid::new_v4().to_string();
     let mut detection =
@@ -160,7 +154,12 @@ pub async fn replay(warden: &Warden, request: &Request<'_>, now: DateTime<Utc>) 
     drop(stage);
 
     tracing::debug!("detected after {:.2?}", started.elapsed());
-    let sessions = counting.rows::<Count>().await?.first().map_or(0, |count| count.sessions);
+    let session = warden.engine.session_over(&store, now).await?;
+    #[derive(Deserialize)]
+    struct Count {
+        sessions: u64,
+    }
+    let counting = begin(&session, COUNT_SESSIONS, vec![]);
     let mut found = std::mem::take(&mut detection.found);
     delivery::candidates(&session, found.iter().map(|finding| finding.session_id.as_str()).collect())?;
     let of_trial = |finding: &&Finding| is_of_trial(&finding.detector);
@@ -168,6 +167,7 @@ pub async fn replay(warden: &Warden, request: &Request<'_>, now: DateTime<Utc>) 
     let findings = highest(&mut found);
     let mut cases = cases_of(&session, found, &[]).await?;
     let tried_cases = take_trials(&mut cases);
+    let sessions = counting.rows::<Count>().await?.first().map_or(0, |count| count.sessions);
     let guard = Guard { mode: Mode::Enforce, ..config.guard.clone() };
     let policy = Policy::new(&guard, &warden.detectors, &config.allow);
     let mut revocations = revocations(&cases, &policy);
