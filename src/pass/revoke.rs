@@ -287,9 +287,7 @@ fn spared(warden: &Warden, block: &Event, anew: &Anew, now: DateTime<Utc>) -> Op
 
 /// Loads the sessions of the table `candidates`, in order of their ids. `pending` are events of this pass that are not stored yet.
 pub async fn cases(session: &SessionContext, pending: &[Event]) -> Result<Vec<Case>, EngineError> {
-    let findings = begin(session, FINDINGS_OF, vec![]);
-    let known = Known::of(session).await?;
-    Ok(known.cases(findings.rows().await?, pending))
+    cases_of(session, fetch(session, FINDINGS_OF, vec![]).await?, pending).await
 }
 
 /// The same, with the findings at hand: those of a session in order of their windows' ends.
@@ -298,61 +296,44 @@ pub async fn cases_of(
     findings: Vec<Finding>,
     pending: &[Event],
 ) -> Result<Vec<Case>, EngineError> {
-    Ok(Known::of(session).await?.cases(findings, pending))
-}
-
-/// What is known of the candidates, but for the findings.
-struct Known {
-    events: Vec<Event>,
-    facts: Vec<FactsRow>,
-}
-
-#[derive(Deserialize)]
-struct FactsRow {
-    session_id: String,
-    always_bound: bool,
-    first_bound: Option<DateTime<Utc>>,
-    last_bound: Option<DateTime<Utc>>,
-    derived: bool,
-    last_seen: DateTime<Utc>,
-    token_expires: Option<DateTime<Utc>>,
-}
-
-impl Known {
-    async fn of(session: &SessionContext) -> Result<Known, EngineError> {
-        let facts = begin(session, FACTS_OF, vec![]);
-        Ok(Known { events: fetch(session, EVENTS_OF, vec![]).await?, facts: facts.rows().await? })
+    #[derive(Deserialize)]
+    struct FactsRow {
+        session_id: String,
+        always_bound: bool,
+        first_bound: Option<DateTime<Utc>>,
+        last_bound: Option<DateTime<Utc>>,
+        derived: bool,
+        last_seen: DateTime<Utc>,
+        token_expires: Option<DateTime<Utc>>,
     }
-
-    fn cases(self, findings: Vec<Finding>, pending: &[Event]) -> Vec<Case> {
-        let Known { events, facts } = self;
-        let mut findings_of: HashMap<String, Vec<Finding>> = HashMap::new();
-        for finding in findings {
-            findings_of.entry(finding.session_id.clone()).or_default().push(finding);
-        }
-        let mut events_of: HashMap<&str, Vec<&Event>> = HashMap::new();
-        for event in events.iter().chain(pending) {
-            events_of.entry(&event.session_id).or_default().push(event);
-        }
-        let mut cases: Vec<Case> = facts
-            .into_iter()
-            .map(|row| Case {
-                findings: findings_of.remove(&row.session_id).unwrap_or_default(),
-                standing: Standing::of(events_of.remove(row.session_id.as_str()).unwrap_or_default()),
-                facts: Facts {
-                    binding: match (row.always_bound, row.first_bound.zip(row.last_bound)) {
-                        (true, _) => Binding::Always,
-                        (false, None) => Binding::Never,
-                        (false, Some((first, last))) => Binding::Between(first, last),
-                    },
-                    derived: row.derived,
-                    last_seen: row.last_seen,
-                    token_expires: row.token_expires,
+    let events: Vec<Event> = fetch(session, EVENTS_OF, vec![]).await?;
+    let facts: Vec<FactsRow> = fetch(session, FACTS_OF, vec![]).await?;
+    let mut findings_of: HashMap<String, Vec<Finding>> = HashMap::new();
+    for finding in findings {
+        findings_of.entry(finding.session_id.clone()).or_default().push(finding);
+    }
+    let mut events_of: HashMap<&str, Vec<&Event>> = HashMap::new();
+    for event in events.iter().chain(pending) {
+        events_of.entry(&event.session_id).or_default().push(event);
+    }
+    let mut cases: Vec<Case> = facts
+        .into_iter()
+        .map(|row| Case {
+            findings: findings_of.remove(&row.session_id).unwrap_or_default(),
+            standing: Standing::of(events_of.remove(row.session_id.as_str()).unwrap_or_default()),
+            facts: Facts {
+                binding: match (row.always_bound, row.first_bound.zip(row.last_bound)) {
+                    (true, _) => Binding::Always,
+                    (false, None) => Binding::Never,
+                    (false, Some((first, last))) => Binding::Between(first, last),
                 },
-                session_id: row.session_id,
-            })
-            .collect();
-        cases.sort_by(|a, b| a.session_id.cmp(&b.session_id));
-        cases
-    }
+                derived: row.derived,
+                last_seen: row.last_seen,
+                token_expires: row.token_expires,
+            },
+            session_id: row.session_id,
+        })
+        .collect();
+    cases.sort_by(|a, b| a.session_id.cmp(&b.session_id));
+    Ok(cases)
 }
