@@ -451,6 +451,28 @@ mod tests {
     }
 
     #[test]
+    fn what_is_needed_follows_the_parameters() {
+        let needed = |needs: &str, toml: &str| {
+            let text = GOOD.replace("-- [least]\n", &format!("-- [needs]\n-- networks = {needs}\n-- [least]\n"));
+            let detector = DetectorFile::parse("d", "d.sql", &text).map_err(|error| error.message)?;
+            Ok::<_, String>(detector.with_settings(&settings(toml))?.needed()[Variety::Networks as usize])
+        };
+        let of = |values, minutes| Ok(Needed { values, minutes });
+        assert_eq!(needed("2", ""), of(2, 0));
+        assert_eq!(needed("\"most\"", "most = 7"), of(7, 0));
+        assert_eq!(needed("{ several = 2, in_minutes = [\"most\"] }", ""), of(2, 3));
+        // The least of them; a share of a minute is a minute.
+        assert_eq!(needed("{ several = \"most\", in_minutes = [9, \"share\", 4] }", ""), of(3, 1));
+        // Whoever has one in each minute may be found.
+        assert_eq!(needed("{ several = \"most\", in_minutes = [5] }", "most = 1"), of(0, 0));
+        assert_eq!(needed("{ several = 2, in_minutes = [] }", ""), of(0, 0));
+        for wrong in ["\"moss\"", "{ several = 2, in_minutes = [\"moss\"] }"] {
+            assert!(needed(wrong, "").unwrap_err().contains("[needs] names moss"), "{wrong}");
+        }
+        assert!(needed("{ several = 2 }", "").unwrap_err().contains("in_minutes"));
+    }
+
+    #[test]
     fn wrong_overrides_are_refused() {
         let file = DetectorFile::parse("d", "d.sql", GOOD).unwrap();
         for (toml, part) in [
