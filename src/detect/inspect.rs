@@ -28,7 +28,7 @@ use super::window::{Window, windows_over};
 use crate::alarm::{Alarm, AlarmKind};
 use crate::allow::Spared;
 use crate::config::Config;
-use crate::engine::{Engine, EngineError, Sql, fetch, query_error, register, replace, sql, timestamp};
+use crate::engine::{Engine, EngineError, Sql, fetch, query_error, register, replace, sql};
 use crate::progress::Stage;
 use crate::rows;
 
@@ -297,7 +297,7 @@ impl Size {
             return Ok(Size::default());
         };
         let span = Window { start, end };
-        let minutes: Vec<Minute> = fetch(session, ROWS_OF_MINUTES, bounds(span)).await?;
+        let minutes: Vec<Minute> = fetch(session, ROWS_OF_MINUTES, span.parameters()).await?;
         let minutes: BTreeMap<DateTime<Utc>, u64> = minutes.into_iter().map(|row| (row.minute, row.rows)).collect();
         let mut hours: HashMap<i64, u64> = HashMap::new();
         minutes
@@ -310,10 +310,6 @@ impl Size {
             span: Some(span),
         })
     }
-}
-
-fn bounds(span: Window) -> Vec<(&'static str, ScalarValue)> {
-    vec![("start", timestamp(span.start)), ("end", timestamp(span.end))]
 }
 
 /// An evaluation at work.
@@ -347,7 +343,8 @@ impl Work<'_> {
             session_id: String,
         }
         let parts = ("parts", ScalarValue::Int64(i64::try_from(parts).ok()));
-        let lasts: Vec<Last> = fetch(self.session, PARTS, bounds(span).into_iter().chain([parts]).collect()).await?;
+        let lasts: Vec<Last> =
+            fetch(self.session, PARTS, span.parameters().into_iter().chain([parts]).collect()).await?;
         Ok(Part::between(lasts.into_iter().map(|last| last.session_id)))
     }
 

@@ -17,7 +17,7 @@ use super::tables::{Learned, depends_on};
 use super::who::USED;
 use super::window::Window;
 use crate::allow::{AllowList, JUDGED, Spared};
-use crate::engine::{EngineError, Sql, begin, collect, fetch, prepare, query_error, replace, sql, timestamp};
+use crate::engine::{EngineError, Sql, begin, collect, fetch, prepare, query_error, replace, sql};
 
 const ACTIVITY_OF_TOUCHED: Sql = sql!("engine/activity_of_touched.sql");
 const REFUSALS_BETWEEN: Sql = sql!("engine/refusals_between.sql");
@@ -99,19 +99,6 @@ pub struct Wanted<'a> {
     pub part: Part,
     /// What is known of everybody; else it is found out.
     pub learned: Option<Arc<Learned>>,
-}
-
-/// From a time on, until before another.
-#[derive(Clone, Copy)]
-struct Span {
-    start: DateTime<Utc>,
-    end: DateTime<Utc>,
-}
-
-impl Span {
-    fn parameters(self) -> Vec<(&'static str, ScalarValue)> {
-        vec![("start", timestamp(self.start)), ("end", timestamp(self.end))]
-    }
 }
 
 /// Loads the folded rows that windows can see: each once, and kept while a window to come can see it.
@@ -200,14 +187,14 @@ impl<'a> Loader<'a> {
         }
         several.drop_before(start);
         if self.until < end {
-            self.load(Span { start: start.max(self.until), end }, spared).await?;
+            self.load(Window { start: start.max(self.until), end }, spared).await?;
             self.until = end;
         }
-        self.loaded.others = self.named_by_others(Span { start, end }).await?;
+        self.loaded.others = self.named_by_others(Window { start, end }).await?;
         Ok(Arc::new(self.loaded.clone()))
     }
 
-    async fn load(&mut self, span: Span, spared: &mut Spared) -> Result<(), EngineError> {
+    async fn load(&mut self, span: Window, spared: &mut Spared) -> Result<(), EngineError> {
         let session = self.session;
         let bounds = || span.parameters().into_iter().chain(self.part.parameters()).collect();
         let sql = if self.all { ACTIVITY_BETWEEN } else { ACTIVITY_OF_TOUCHED };
@@ -233,18 +220,18 @@ impl<'a> Loader<'a> {
         let Loaded { numbers, activity, refusals, deliveries, touched, several, .. } = &mut self.loaded;
         let numbers = Arc::make_mut(numbers);
         activity.extend(&new, &self.counted, numbers).map_err(|error| rows(sql, error))?;
-        let of_span = activity.within(Window { start: span.start, end: span.end });
+        let of_span = activity.within(span);
         several.extend(&of_span, &self.counted_in_minutes, numbers.sessions());
         if self.delivers {
-            let new = match all_deliveries {
-                Some(begun) => begun.batches().await?,
+            let (sql, new) = match all_deliveries {
+                Some(begun) => (DELIVERIES_BETWEEN, begun.batches().await?),
                 None => {
                     replace(session, "loaded_activity", schema, new)
                         .map_err(|error| query_error(DELIVERIES_OF_LOADED, error))?;
-                    collect(session, DELIVERIES_OF_LOADED, span.parameters()).await?.1
+                    (DELIVERIES_OF_LOADED, collect(session, DELIVERIES_OF_LOADED, span.parameters()).await?.1)
                 }
             };
-            deliveries.extend(&new, &[], numbers).map_err(|error| rows(DELIVERIES_BETWEEN, error))?;
+            deliveries.extend(&new, &[], numbers).map_err(|error| rows(sql, error))?;
         }
         if let Some(begun) = new_refusals {
             refusals.extend(&begun.batches().await?, &[], numbers).map_err(|error| rows(REFUSALS_BETWEEN, error))?;
@@ -254,7 +241,7 @@ impl<'a> Loader<'a> {
     }
 
     /// The sessions that somebody merely names while others use them, whatever the allow-list takes out.
-    async fn named_by_others(&self, span: Span) -> Result<Ids, EngineError> {
+    async fn named_by_others(&self, span: Window) -> Result<Ids, EngineError> {
         if !self.loaded.activity.has_unbound() {
             return Ok(Ids::default());
         }

@@ -24,7 +24,7 @@ use super::memory_watch::{TooMuchMemory, watched};
 use super::statement::{Rows, Statement, Text};
 use super::who::{USED, Who, who};
 use super::window::Window;
-use crate::engine::{Begun, Engine, EngineError, Sql, begin, query_error, sql, timestamp};
+use crate::engine::{Begun, Engine, EngineError, Sql, begin, query_error, sql};
 use crate::rows::texts;
 use crate::schema::Table;
 use crate::store::MemoryStore;
@@ -406,8 +406,7 @@ pub fn begin_sessions_in<'a>(
     session
         .register_table("evaluated_minutes", Arc::new(table))
         .map_err(|error| query_error(SESSIONS_IN_MINUTES, error))?;
-    let bounds = vec![("start", timestamp(span.start)), ("end", timestamp(span.end))];
-    Ok(Some(begin(session, SESSIONS_IN_MINUTES, bounds)))
+    Ok(Some(begin(session, SESSIONS_IN_MINUTES, span.parameters())))
 }
 
 /// How many these are.

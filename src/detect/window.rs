@@ -3,7 +3,9 @@
 use std::collections::BTreeSet;
 
 use chrono::{DateTime, TimeDelta, Utc};
+use datafusion::common::ScalarValue;
 
+use crate::engine::timestamp;
 use crate::time::Span;
 
 const MINUTE_MICROS: i64 = 60_000_000;
@@ -19,6 +21,11 @@ pub struct Window {
 impl Window {
     pub fn overlaps(&self, other: &Window) -> bool {
         self.start < other.end && other.start < self.end
+    }
+
+    /// `$start` and `$end` of statements about it.
+    pub fn parameters(&self) -> Vec<(&'static str, ScalarValue)> {
+        vec![("start", timestamp(self.start)), ("end", timestamp(self.end))]
     }
 }
 

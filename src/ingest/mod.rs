@@ -91,7 +91,7 @@ pub struct Ingestion<'a> {
     /// by when its rows had come.
     pub by_arrival: Option<&'a Schedule>,
     /// Called when there is something to read.
-    pub on_news: Option<&'a (dyn Fn() + Sync)>,
+    pub on_news: &'a (dyn Fn() + Sync),
 }
 
 impl IngestError {
@@ -133,7 +133,7 @@ impl Ingestion<'_> {
         let arrival = |object: &LogObject| self.by_arrival.map(|schedule| schedule.first_from(object.meta.arrived_at));
         new.sort_by_key(arrival);
         if !new.is_empty() {
-            self.on_news.inspect(|on_news| on_news());
+            (self.on_news)();
             ledger.load_digests(&session).await?;
         }
         stage.set_total(new.iter().map(|object| object.meta.size).sum());

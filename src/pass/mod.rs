@@ -128,6 +128,12 @@ impl Warden {
         self.config.waf.as_ref().and_then(|waf| waf.capacity).unwrap_or(MAX_CAPACITY)
     }
 
+    /// Begins to plan the detectors when it is called, and goes on while it lives.
+    pub fn plans_ahead(&self) -> impl Fn() + Sync {
+        let planning = OnceLock::new();
+        move || drop(planning.set(plan_ahead(&self.engine, &self.detectors, &self.config.lists)))
+    }
+
     /// Takes in what others have put into the table of Secure Media Delivery.
     async fn take_in(&self, store: &dyn Store, now: DateTime<Utc>, run_id: &str) -> anyhow::Result<TakenIn> {
         let Some(Dynamodb { table, region }) = &self.config.dynamodb else { return Ok(TakenIn::default()) };
@@ -237,8 +243,7 @@ impl Warden {
 
         let stage = if options.progress { Stage::bytes("read") } else { Stage::hidden() };
         // Detectors are planned while objects are read.
-        let planning = OnceLock::new();
-        let plan = || drop(planning.set(plan_ahead(&self.engine, &self.detectors, &self.config.lists)));
+        let plan = self.plans_ahead();
         let ingestion = Ingestion {
             engine: &self.engine,
             store,
@@ -246,7 +251,7 @@ impl Warden {
             now,
             retry_quarantined: options.retry_quarantined,
             by_arrival: None,
-            on_news: Some(&plan),
+            on_news: &plan,
         };
         // What arrived since the last run that read all there was is read now, however long ago that is.
         let last_good = last_good_run(&self.engine.session_over(store, now).await?, now).await?;

@@ -7,7 +7,7 @@ pub mod report;
 pub mod sweep;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Instant;
 
 use chrono::{DateTime, TimeDelta, Utc};
@@ -19,7 +19,7 @@ use crate::alarm::Alarm;
 use crate::config::{Guard, Mode};
 use crate::decide::{Facts, Policy, Proposal, guard_trips, propose, verdict};
 use crate::detect::file::{Detector, Strength};
-use crate::detect::{Detection, Finding, Purpose, detect, plan_ahead};
+use crate::detect::{Detection, Finding, Purpose, detect};
 use crate::engine::{Sql, begin, sql};
 use crate::history::Standing;
 use crate::ingest::{Ingested, Ingestion};
@@ -133,8 +133,7 @@ pub async fn replay(warden: &Warden, request: &Request<'_>, now: DateTime<Utc>) 
     let grid = Grid::new(request.sweeps, &warden.detectors)?;
     let store = MemoryStore::default();
     // Detectors are planned while objects are read.
-    let planning = OnceLock::new();
-    let plan = || drop(planning.set(plan_ahead(&warden.engine, &warden.detectors, &config.lists)));
+    let plan = warden.plans_ahead();
     let ingested = read(warden, request, &store, now, &plan).await?;
 
     tracing::debug!("read after {:.2?}", started.elapsed());
@@ -234,7 +233,7 @@ async fn read(
         now,
         retry_quarantined: false,
         by_arrival: Some(&warden.config.schedule),
-        on_news: Some(on_news),
+        on_news,
     };
     Ok(ingestion.run(&places, &stage).await?)
 }

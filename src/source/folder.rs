@@ -107,7 +107,7 @@ impl LogSource for FolderSource {
     fn list(&self, since: Option<DateTime<Utc>>) -> BoxStream<'_, Result<ObjectMeta, SourceError>> {
         let folder = self.clone();
         let walk = SpawnedTask::spawn_blocking(move || folder.walk(since));
-        let walked = async { walk.join_unwind().await.expect("what blocks cannot be cancelled") };
+        let walked = async { walk.join_unwind().await.expect("it is cancelled with whoever asks for it") };
         walked.map(stream::iter).flatten_stream().boxed()
     }
 
