@@ -7,7 +7,7 @@ use datafusion::prelude::SessionContext;
 use serde::{Deserialize, Serialize};
 
 use crate::engine::{Sql, fetch, replace, sql, timestamp};
-use crate::history::{Event, EventKind, Origin, Recorder, Standing};
+use crate::history::{Event, EventKind, Origin, Recorder, Standing, block_behind};
 use crate::pass::Warden;
 use crate::rows;
 use crate::schema::Table;
@@ -147,7 +147,8 @@ pub struct TakenIn {
 }
 
 /// Takes in the manual revocations of Secure Media Delivery's table: each is a block until its `ttl`, and no longer than
-/// `[state] activity_retention` at a time, after which a row that is still there extends it. A row that is gone ends its block.
+/// `[state] activity_retention` at a time, after which a row that is still there extends it. A row that is gone ends its block, and
+/// no other.
 /// What a person restored stays so until the row is written anew.
 pub async fn take_in(
     warden: &Warden,
@@ -174,15 +175,16 @@ pub async fn take_in(
     let mut taken = TakenIn::default();
     taken.refused.extend(contents.unusable.iter().map(|(session, why)| (session.clone(), (*why).to_owned())));
     let mut matched: Vec<(&str, &'static str, Credential)> = Vec::new();
+    let behind = |id: &str| block_behind(events_of.get(id)?, Origin::Dynamodb, now);
     let retention = warden.config.activity_retention.delta();
     for row in &contents.manual {
         let id = row.session_id.as_str();
         let standing = standings.get(id).unwrap_or(&nothing);
         let active = standing.active.as_ref().filter(|active| active.expires_at > now);
+        let of_table = active.filter(|active| active.origin == Origin::Dynamodb);
         if row.ttl <= now {
-            if active.is_some_and(|active| active.origin == Origin::Dynamodb) {
-                let reason = Some("the ttl of its row was put back");
-                recorder.by_hand(EventKind::Restored, Origin::Dynamodb, id, reason, None);
+            if of_table.is_some() {
+                end(&mut recorder, id, "the ttl of its row was put back", behind(id));
             }
             continue;
         }
@@ -190,19 +192,21 @@ pub async fn take_in(
             continue;
         }
         let expires_at = row.ttl.min(now + retention);
-        let kind = match active {
+        let kind = match (of_table, active) {
             // The ttl was put back.
-            Some(active) if active.origin == Origin::Dynamodb && row.ttl < active.expires_at => EventKind::Revoked,
-            // Half of the time is left, or all of it that there is.
-            Some(active)
-                if active.origin == Origin::Dynamodb && active.expires_at >= row.ttl.min(now + retention / 2) =>
-            {
-                continue;
+            (Some(active), _) if row.ttl < active.expires_at => {
+                if let Some(other) = behind(id).filter(|other| other.expires_at > Some(row.ttl)) {
+                    end(&mut recorder, id, "the ttl of its row was put back", Some(other));
+                    continue;
+                }
+                EventKind::Revoked
             }
-            Some(active) if active.origin == Origin::Dynamodb => EventKind::Extended,
+            // Half of the time is left, or all of it that there is.
+            (Some(active), _) if active.expires_at >= row.ttl.min(now + retention / 2) => continue,
+            (Some(_), _) => EventKind::Extended,
             // Another block that lasts as long is not made shorter.
-            Some(active) if active.expires_at >= expires_at => continue,
-            _ => EventKind::Revoked,
+            (None, Some(active)) if active.expires_at >= expires_at => continue,
+            (None, _) => EventKind::Revoked,
         };
         // It is their id that the table has, whatever other schemes there are.
         match credentials_of(&warden.config.sessions, Some(secure_media_delivery::NAME), id, &[]) {
@@ -218,14 +222,21 @@ pub async fn take_in(
     for (id, standing) in &standings {
         let active = standing.active.as_ref().filter(|active| active.expires_at > now);
         if active.is_some_and(|active| active.origin == Origin::Dynamodb) && !contents.sessions.contains(*id) {
-            let reason = Some("its row is gone from the table");
-            recorder.by_hand(EventKind::Restored, Origin::Dynamodb, id, reason, None);
+            end(&mut recorder, id, "its row is gone from the table", behind(id));
         }
     }
     append_credentials(store, &matched, now).await?;
     taken.events = recorder.events.clone();
     append(store, recorder).await?;
     Ok(taken)
+}
+
+/// Ends the block of a row, and of nobody else: the one `behind` it goes on.
+fn end(recorder: &mut Recorder<'_>, id: &str, why: &str, behind: Option<&Event>) {
+    match behind {
+        Some(block) => recorder.resume(block, format!("{why}; the block of before goes on")),
+        None => recorder.by_hand(EventKind::Restored, Origin::Dynamodb, id, Some(why), None),
+    }
 }
 
 /// What WAF is to match for a session: what was given, or its id where that is the credential; of the scheme that is named,

@@ -4,7 +4,8 @@
 //! be blocked, or not yet, is recorded as `observed` or `held`. Deciding again on the same input gives
 //! nothing: a verdict counts once per window.
 
-use std::collections::BTreeMap;
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::{Value, json};
@@ -68,21 +69,24 @@ impl<'a> Policy<'a> {
 }
 
 /// Whether a session's id was covered by the token's signature.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Binding {
     Always,
     Never,
-    /// In minutes from the first to the last of these; there were other requests that merely named it.
-    Between(DateTime<Utc>, DateTime<Utc>),
+    /// In these minutes; there were other requests that merely named it.
+    Sometimes(BTreeSet<DateTime<Utc>>),
 }
 
 impl Binding {
-    /// Whether what was found in a window was done with bound tokens. Detectors see nothing else where there are any.
-    fn holds_in(self, window: &Window) -> bool {
+    /// The findings of what was done with the session's own tokens, where it has any: in a window that holds none of their requests,
+    /// detectors see those that merely name it.
+    fn own<'a>(&self, findings: &'a [Finding]) -> Cow<'a, [Finding]> {
         match self {
-            Binding::Always => true,
-            Binding::Never => false,
-            Binding::Between(first, last) => first < window.end && last >= window.start,
+            Binding::Always | Binding::Never => Cow::Borrowed(findings),
+            Binding::Sometimes(minutes) => {
+                let holds = |window: Window| minutes.range(window.start..window.end).next().is_some();
+                findings.iter().filter(|finding| holds(finding.window())).cloned().collect()
+            }
         }
     }
 }
@@ -95,6 +99,13 @@ pub struct Facts {
     pub last_seen: DateTime<Utc>,
     /// The latest expiry of its tokens; none where one cannot be read.
     pub token_expires: Option<DateTime<Utc>>,
+}
+
+impl Facts {
+    /// The findings that speak of the session itself.
+    pub fn own<'a>(&self, findings: &'a [Finding]) -> Cow<'a, [Finding]> {
+        if self.derived { Cow::Borrowed(findings) } else { self.binding.own(findings) }
+    }
 }
 
 /// What the findings of a session come to.
@@ -136,11 +147,16 @@ impl Verdict {
     }
 }
 
-/// Judges the findings of one session: at the highest mode at which they suffice in a window that is new.
+/// The modes of verdicts, the highest first.
+const MODES: [Mode; 3] = [Mode::Enforce, Mode::Count, Mode::Observe];
+
+/// Judges the findings of one session: at the highest mode at which they suffice in a window that is new, with something that no
+/// decision has seen. What was found by other thresholds, or what a lower mode let pass, does not come back.
 pub fn verdict(findings: &[Finding], standing: &Standing, policy: &Policy<'_>) -> Option<Verdict> {
-    [Mode::Enforce, Mode::Count, Mode::Observe].into_iter().find_map(|mode| {
-        let able: Vec<&Finding> = findings.iter().filter(|finding| policy.mode(finding) >= mode).collect();
-        let deciding = able.iter().filter_map(|finding| deciding_window(finding, &able));
+    MODES.into_iter().find_map(|mode| {
+        let able = able(findings, policy, mode);
+        let counts = |finding: &Finding| finding.undecided || standing.held;
+        let deciding = able.iter().filter_map(|finding| deciding_window(finding, &able, counts));
         let window = deciding.max().filter(|window| standing.is_new(mode, *window))?;
         // Everything that speaks in that window, each detector with its highest score.
         let mut best: BTreeMap<&str, &Finding> = BTreeMap::new();
@@ -164,19 +180,34 @@ pub fn verdict(findings: &[Finding], standing: &Standing, policy: &Policy<'_>) -
     })
 }
 
-/// The window of a finding, if the finding decides: it is strong, or a medium one of another family agrees.
-fn deciding_window(finding: &Finding, all: &[&Finding]) -> Option<Window> {
+/// The highest mode at which the findings of a session suffice, in whatever window, and whoever has seen them.
+pub fn sufficient_mode(findings: &[Finding], policy: &Policy<'_>) -> Option<Mode> {
+    MODES.into_iter().find(|mode| {
+        let able = able(findings, policy, *mode);
+        able.iter().any(|finding| deciding_window(finding, &able, |_| true).is_some())
+    })
+}
+
+/// What may do so much.
+fn able<'a>(findings: &'a [Finding], policy: &Policy<'_>, mode: Mode) -> Vec<&'a Finding> {
+    findings.iter().filter(|finding| policy.mode(finding) >= mode).collect()
+}
+
+/// The window of a finding, if the finding decides: it is strong, or a medium one of another family agrees. One of the two has to count.
+fn deciding_window(finding: &Finding, all: &[&Finding], counts: impl Fn(&Finding) -> bool) -> Option<Window> {
     let window = finding.window();
-    let agreed = || {
-        all.iter().any(|other| {
-            other.strength >= Strength::Medium && other.family != finding.family && other.window().overlaps(&window)
-        })
+    let agrees = |other: &&Finding| {
+        other.strength >= Strength::Medium
+            && other.family != finding.family
+            && other.window().overlaps(&window)
+            && (counts(finding) || counts(other))
     };
-    match finding.strength {
-        Strength::Strong => Some(window),
-        Strength::Medium if agreed() => Some(window),
-        _ => None,
-    }
+    let decides = match finding.strength {
+        Strength::Strong => counts(finding) || all.iter().any(agrees),
+        Strength::Medium => all.iter().any(agrees),
+        Strength::Weak => false,
+    };
+    decides.then_some(window)
 }
 
 /// What is to become of a session.
@@ -206,7 +237,9 @@ pub fn propose(
     policy: &Policy<'_>,
     now: DateTime<Utc>,
 ) -> Option<Proposal> {
-    let verdict = verdict(findings, standing, policy)?;
+    let own = verdict(&facts.own(findings), standing, policy);
+    let merely_named = own.is_none();
+    let verdict = own.or_else(|| verdict(findings, standing, policy))?;
     let guard = policy.guard;
     let first_ttl = TimeDelta::microseconds(
         (verdict.ttl.as_micros() as f64 * guard.ttl_growth.powi(standing.ended_blocks as i32))
@@ -240,7 +273,7 @@ pub fn propose(
         Some("its token has expired".to_owned())
     } else if facts.derived && !guard.enforce_derived {
         Some("the session is derived from a signature, which many viewers can share (guard.enforce_derived)".to_owned())
-    } else if !facts.derived && !facts.binding.holds_in(&verdict.window) && facts.binding != Binding::Never {
+    } else if merely_named {
         Some("requests that merely name the id were found, and not those of its own token".to_owned())
     } else if !facts.derived && facts.binding == Binding::Never && !guard.enforce_unbound {
         Some(
@@ -308,6 +341,7 @@ mod tests {
             family: family.into(),
             evidence: "{\"n\":1}".into(),
             run_id: "r".into(),
+            undecided: true,
         }
     }
 
@@ -439,6 +473,37 @@ mod tests {
     }
 
     #[test]
+    fn what_a_decision_has_seen_decides_nothing_alone() {
+        let guard = Guard::default();
+        let seen =
+            |detector, family, strength, end| Finding { undecided: false, ..finding(detector, family, strength, end) };
+        let judge = |findings: &[Finding], standing: &Standing| verdict(findings, standing, &policy(&guard)).is_some();
+        let fresh = Standing::default();
+        assert!(!judge(&[seen("ips", "fanout", Strong, 30)], &fresh));
+        assert!(judge(&[seen("ips", "fanout", Strong, 30)], &Standing { held: true, ..Standing::default() }));
+        assert!(judge(&[seen("ips", "fanout", Strong, 30), finding("ips", "fanout", Strong, 35)], &fresh));
+        // What agrees with something new is part of it.
+        assert!(judge(&[seen("ips", "fanout", Medium, 30), finding("agents", "device", Medium, 45)], &fresh));
+        assert!(!judge(&[seen("ips", "fanout", Medium, 30), seen("agents", "device", Medium, 45)], &fresh));
+        assert_eq!(sufficient_mode(&[seen("ips", "fanout", Strong, 30)], &policy(&guard)), Some(Mode::Enforce));
+    }
+
+    /// A decision on a long window, which has not ended, says nothing of what comes after the decision.
+    #[test]
+    fn a_window_that_begins_after_a_decision_is_new() {
+        let guard = Guard::default();
+        let long = Finding { window_start: at(0), ..finding("ips", "fanout", Strong, 120) };
+        let mut events = vec![recorded(propose_at(&[long], &Standing::default(), &facts(), &guard, 31).unwrap(), 31)];
+        let mut recorder = Recorder { now: at(91), next_sequence: 2, run_id: "r", actor: "a", events: vec![] };
+        recorder.expire(&events[0]);
+        events.append(&mut recorder.events);
+        let again =
+            |end| propose_at(&[finding("ips", "fanout", Strong, end)], &Standing::of(&events), &facts(), &guard, 97);
+        assert_eq!(again(60), None, "it holds what was there");
+        assert!(matches!(again(95), Some(Proposal::Block(_))));
+    }
+
+    #[test]
     fn what_is_not_blocked_is_observed_once() {
         let guard = Guard::default();
         let found = [finding("ips", "fanout", Strong, 30)];
@@ -458,10 +523,20 @@ mod tests {
         assert!(matches!(propose_at(&found, &Standing::default(), &valid, &guard, 30 + 361), Some(Proposal::Block(_))));
         // Somebody names the id of a viewer whose token covers it: his requests are not the viewer's.
         let daring = Guard { enforce_unbound: true, ..Guard::default() };
-        let framed = Facts { binding: Binding::Between(at(-60), at(-50)), ..facts() };
-        assert!(matches!(propose_at(&found, &Standing::default(), &framed, &daring, 31), Some(Proposal::Observe(_))));
-        let own = Facts { binding: Binding::Between(at(10), at(20)), ..facts() };
-        assert!(matches!(propose_at(&found, &Standing::default(), &own, &guard, 31), Some(Proposal::Block(_))));
+        let bound_at = |minutes: &[i64]| Binding::Sometimes(minutes.iter().map(|minute| at(*minute)).collect());
+        let is_observed = |found: &[Finding], minutes: &[i64]| {
+            let facts = Facts { binding: bound_at(minutes), ..facts() };
+            match propose_at(found, &Standing::default(), &facts, &daring, 31).unwrap() {
+                Proposal::Observe(draft) => draft.reason.contains("merely name"),
+                proposal => !matches!(proposal, Proposal::Block(_)),
+            }
+        };
+        assert!(is_observed(&found, &[-60, -50]));
+        assert!(is_observed(&found, &[-10, 40]), "before and after it is not within");
+        assert!(!is_observed(&found, &[10, 20]));
+        // Two that agree, one of them on the requests of others.
+        let agreeing = [finding("ips", "fanout", Medium, 20), finding("agents", "device", Medium, 45)];
+        assert!(is_observed(&agreeing, &[30]) && !is_observed(&agreeing, &[-5, 30]));
         // Unbound and derived sessions can be switched on.
         let daring = Guard { enforce_unbound: true, enforce_derived: true, ..Guard::default() };
         let unbound = Facts { binding: Binding::Never, ..facts() };

@@ -195,19 +195,19 @@ fn by_network(rows: Vec<NetworkMinute>) -> Vec<NetworkUse> {
 }
 
 fn seen(case: &Case, networks: &[NetworkUse]) -> Option<Seen> {
-    let Facts { binding, derived, last_seen, token_expires } = case.facts;
+    let Facts { binding, derived, last_seen, token_expires } = &case.facts;
     Some(Seen {
         first_seen: networks.iter().map(|network| network.first_seen).min()?,
-        last_seen,
+        last_seen: *last_seen,
         requests: networks.iter().map(|network| network.requests).sum(),
         segments: networks.iter().map(|network| network.segments).sum(),
         bound: match binding {
             Binding::Always => "always",
             Binding::Never => "never",
-            Binding::Between(..) => "sometimes",
+            Binding::Sometimes(_) => "sometimes",
         },
-        derived,
-        token_expires,
+        derived: *derived,
+        token_expires: *token_expires,
     })
 }
 
@@ -253,6 +253,7 @@ mod tests {
             family: "f".into(),
             evidence: format!("{{\"networks\":{networks}}}"),
             run_id: "r".into(),
+            undecided: true,
         }
     }
 

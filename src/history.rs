@@ -1,7 +1,5 @@
 //! The history of revocations: its events, and where a session stands by them.
 
-use std::collections::BTreeMap;
-
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
@@ -79,15 +77,22 @@ pub struct Standing {
     pub active: Option<Active>,
     /// Blocks that ended by time: each makes the next one longer.
     pub ended_blocks: u32,
-    /// The end of the latest window that was decided on, by the mode of the decision. What was only observed
-    /// does not stand in the way of a block.
-    pub decided_until: BTreeMap<Mode, DateTime<Utc>>,
+    /// What was decided on.
+    pub decisions: Vec<Decision>,
     /// Until when an `observed` event stands for the block that it was not.
     pub observed_until: Option<DateTime<Utc>>,
     /// It was held, and nothing came of it since.
     pub held: bool,
     /// When a person last restored it, unless one has blocked it since.
     pub restored_at: Option<DateTime<Utc>>,
+}
+
+/// A decision on what was found in a window.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Decision {
+    mode: Mode,
+    window_end: DateTime<Utc>,
+    time: DateTime<Utc>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -108,9 +113,10 @@ impl Standing {
     }
 
     fn apply(&mut self, event: &Event) {
-        if let Some(end) = event.window_end {
-            let decided = self.decided_until.entry(event.mode).or_insert(end);
-            *decided = end.max(*decided);
+        // The end of a block tells of its window once more, and decides on nothing.
+        if !matches!(event.event, EventKind::Expired | EventKind::Restored) {
+            let decision = |window_end| Decision { mode: event.mode, window_end, time: event.time };
+            self.decisions.extend(event.window_end.map(decision));
         }
         match event.event {
             EventKind::Revoked | EventKind::Extended | EventKind::Released => {
@@ -138,10 +144,24 @@ impl Standing {
         }
     }
 
-    /// Whether a verdict in this window, of this mode, was not acted on before.
+    /// Whether a verdict in this window, of this mode, was not acted on before: it ends later than all that were decided on, or holds
+    /// nothing of what was there then. What was only observed does not stand in the way of a block.
     pub fn is_new(&self, mode: Mode, window: Window) -> bool {
-        self.held || self.decided_until.range(mode..).all(|(_, decided)| window.end > *decided)
+        let is_later = |decision: &Decision| window.end > decision.window_end || window.start >= decision.time;
+        self.held || self.decisions.iter().filter(|decision| decision.mode >= mode).all(is_later)
     }
+}
+
+/// The block of a session that would still stand if there had been none by `origin`. The events are the session's, in the order of their
+/// sequence.
+pub fn block_behind(events: &[Event], origin: Origin, now: DateTime<Utc>) -> Option<&Event> {
+    let is_end = |event: &Event| matches!(event.event, EventKind::Expired | EventKind::Restored);
+    let since = events.iter().rposition(is_end).map_or(0, |end| end + 1);
+    let blocks = |event: &&Event| {
+        matches!(event.event, EventKind::Revoked | EventKind::Extended | EventKind::Released) && event.origin != origin
+    };
+    let last = events[since..].iter().rfind(blocks)?;
+    last.expires_at.is_some_and(|end| end > now).then_some(last)
 }
 
 /// Numbers events in the order in which they are made.
@@ -204,6 +224,20 @@ impl Recorder<'_> {
             run_id: self.run_id.to_owned(),
             evidence: None,
             expires_at: None,
+            ..block.clone()
+        };
+        self.push(event);
+    }
+
+    /// The rest of a block that another one stood before. `block` is the event that it stands on.
+    pub fn resume(&mut self, block: &Event, reason: String) {
+        let event = Event {
+            time: self.now,
+            sequence: self.next_sequence,
+            event: EventKind::Extended,
+            reason: Some(reason),
+            actor: self.actor.to_owned(),
+            run_id: self.run_id.to_owned(),
             ..block.clone()
         };
         self.push(event);

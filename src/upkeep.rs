@@ -8,9 +8,10 @@ use std::collections::BTreeMap;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use datafusion::common::ScalarValue;
+use serde::Deserialize;
 
 use crate::config::Config;
-use crate::engine::{Engine, EngineError, Sql, collect, sql, timestamp};
+use crate::engine::{Engine, EngineError, Sql, collect, fetch, sql, timestamp};
 use crate::rows;
 use crate::schema::Table;
 use crate::store::{DeltaStore, StoreError};
@@ -21,6 +22,14 @@ const FOLDED: [(Table, Sql); 3] = [
     (Table::Refusals, sql!("upkeep/fold_refusals.sql")),
     (Table::Deliveries, sql!("upkeep/fold_deliveries.sql")),
 ];
+
+const CREDENTIALS_IN_USE: Sql = sql!("upkeep/credentials_in_use.sql");
+
+/// A session that is blocked.
+#[derive(Deserialize)]
+struct InUse {
+    session_id: String,
+}
 
 /// Files of one hour, or of a table without hours, beyond which they are made one.
 const MAX_FILES: usize = 16;
@@ -46,8 +55,8 @@ fn hour_parameters(hour: &str) -> Option<Vec<(&'static str, ScalarValue)>> {
     Some(vec![("hour", text), ("start", timestamp(start)), ("end", timestamp(start + TimeDelta::hours(1)))])
 }
 
-/// Does what is due. Minute tables of before `now` less `activity_retention` are dropped; credentials that much later as a
-/// block may last, as WAF matches them until it ends.
+/// Does what is due. Minute tables of before `now` less `activity_retention` are dropped; credentials that much later as an
+/// automatic block may last, but for those of sessions that are blocked still, as WAF matches them until the block ends.
 pub async fn upkeep(
     engine: &Engine,
     store: &DeltaStore,
@@ -83,7 +92,11 @@ pub async fn upkeep(
     }
     // Delta stamps its files and versions with the machine's clock, whatever `now` is.
     if store.last_vacuum().await?.is_none_or(|last| Utc::now() - last > VACUUM_EVERY) {
-        store.drop_credentials_before(cutoff - retention.max(config.guard.ttl_max.delta())).await?;
+        let before = cutoff - retention.max(config.guard.ttl_max.delta());
+        let session = engine.session_over(store, now).await?;
+        let in_use: Vec<InUse> = fetch(&session, CREDENTIALS_IN_USE, vec![("before", timestamp(before))]).await?;
+        let in_use = in_use.into_iter().map(|row| row.session_id).collect();
+        store.drop_credentials_before(before, in_use).await?;
         store.vacuum().await?;
     }
     Ok(())

@@ -22,8 +22,13 @@ voices AS (
     GROUP BY session_id, content
     HAVING COUNT(*) >= 5
 ),
+contents AS (
+    SELECT content, MEDIAN(segments) AS segments, COUNT(*) AS sessions
+    FROM voices
+    GROUP BY content
+),
 -- Of what is not known enough nobody is held to the pace of the rest, but to that of its quickest tenth: segments may be shorter
--- there, or sound come in segments of its own.
+-- there, or sound come in segments of its own. Of the viewers, or of the contents, where most of the viewers watch one of a kind.
 ranked AS (
     SELECT
         segments,
@@ -31,15 +36,19 @@ ranked AS (
         COUNT(*) OVER () AS voices
     FROM voices
 ),
-overall AS (
-    SELECT MIN(segments) AS segments
-    FROM ranked
-    WHERE place >= 0.9 * voices
+ranked_contents AS (
+    SELECT
+        segments,
+        ROW_NUMBER() OVER (ORDER BY segments) AS place,
+        COUNT(*) OVER () AS contents
+    FROM contents
 ),
-contents AS (
-    SELECT content, MEDIAN(segments) AS segments, COUNT(*) AS sessions
-    FROM voices
-    GROUP BY content
+-- What a few say holds for nobody else.
+overall AS (
+    SELECT GREATEST(of_viewers.segments, of_contents.segments) AS segments
+    FROM (SELECT MIN(segments) AS segments FROM ranked WHERE voices >= 5 AND place >= 0.9 * voices) AS of_viewers
+    CROSS JOIN (SELECT MIN(segments) AS segments FROM ranked_contents WHERE place >= 0.9 * contents) AS of_contents
+    WHERE of_viewers.segments > 0
 )
 -- What only a few watch is as quick as the quickest of the rest, at least: their own word does not count.
 SELECT
@@ -47,8 +56,6 @@ SELECT
     CASE WHEN contents.sessions >= 5 THEN contents.segments ELSE GREATEST(contents.segments, overall.segments) END AS segments_per_minute
 FROM contents
 CROSS JOIN overall
-WHERE overall.segments > 0
 UNION ALL
 SELECT CAST(NULL AS VARCHAR) AS content, segments AS segments_per_minute
 FROM overall
-WHERE segments > 0

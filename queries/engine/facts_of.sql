@@ -3,8 +3,7 @@ WITH seen AS (
     SELECT
         session_id,
         bool_and(bound) AS always_bound,
-        MIN(CASE WHEN bound THEN minute END) AS first_bound,
-        MAX(CASE WHEN bound THEN minute END) AS last_bound,
+        bool_or(bound) AS ever_bound,
         bool_or(derived) AS derived,
         MAX(last_seen) AS last_seen
     FROM stored_activity
@@ -20,8 +19,7 @@ tokens AS (
 SELECT
     seen.session_id,
     seen.always_bound,
-    seen.first_bound,
-    seen.last_bound,
+    seen.ever_bound,
     seen.derived,
     seen.last_seen,
     CASE WHEN tokens.unknown_expiry THEN NULL ELSE tokens.token_expires END AS token_expires

@@ -1,4 +1,4 @@
--- When the last run began that read all there was, up to $now.
-SELECT MAX(started_at) AS started_at
+-- When the last run began that read all there was, up to $now; where none did, the first of all: what came since may be unread.
+SELECT COALESCE(MAX(CASE WHEN outcome <> 'failed' THEN started_at END), MIN(started_at)) AS started_at
 FROM runs
-WHERE outcome <> 'failed' AND started_at <= $now
+WHERE started_at <= $now

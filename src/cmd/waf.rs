@@ -9,8 +9,9 @@ use crate::cli::{Common, Exit, Output, UsageError};
 use crate::pass::Warden;
 use crate::pass::enforce::{Enforced, How, WafState, enforce};
 use crate::store::{DeltaStore, Root, StateLock, StoreError};
+use crate::text::printable;
 use crate::time::rfc3339;
-use crate::waf::journal::Author;
+use crate::waf::journal::{Author, Journal};
 use crate::waf::pack::{is_ours, patterns};
 use crate::waf::{AwsRuleGroup, RuleGroup};
 
@@ -23,7 +24,7 @@ pub struct Args {
     output: Output,
 }
 
-#[derive(Clone, Copy, Debug, Subcommand)]
+#[derive(Clone, Debug, Subcommand)]
 enum Action {
     /// The rules that the active revocations come to, and whether the group has them. Sends nothing.
     Plan,
@@ -35,6 +36,11 @@ enum Action {
     },
     /// The rules that the group holds, and what is not in them that should be.
     Show,
+    /// Forget what was put into a rule group that the config does not name any more, once it is emptied or deleted.
+    Forget {
+        /// The id of that group.
+        id: String,
+    },
 }
 
 pub async fn run(common: &Common, args: Args) -> anyhow::Result<Exit> {
@@ -77,6 +83,23 @@ pub async fn run(common: &Common, args: Args) -> anyhow::Result<Exit> {
             let title = if changed { "updated" } else { "in force already" };
             report(&synced, &format!("Rule group {}, {title}", group.name()), changed, args.output)
         }
+        Action::Forget { id } => {
+            if group.is_some_and(|group| group.id() == id) {
+                let message = "the config names this rule group: runs keep it in step";
+                return Err(UsageError(message.to_owned()).into());
+            }
+            let lock = StateLock::acquire(&root, false, warden.config.lease).await?;
+            let forgotten = async {
+                DeltaStore::open(&root).await?;
+                let store = DeltaStore::open_or_create(&root, &lock).await?;
+                let author = Author { store: &store, now: clock.now(), run_id: &common.run_id };
+                let session = warden.engine.session_over(&store, author.now).await?;
+                anyhow::Ok(Journal::read(&session, &id).await?.forget(author).await?)
+            };
+            let forgotten = forgotten.await;
+            lock.release().await;
+            forget_report(&id, forgotten?, args.output)
+        }
         Action::Plan => {
             let store = DeltaStore::open(&root).await?;
             let author = Author { store: &store, now, run_id: &common.run_id };
@@ -89,6 +112,20 @@ pub async fn run(common: &Common, args: Args) -> anyhow::Result<Exit> {
             report(&enforced, &title, due, args.output)
         }
     }
+}
+
+fn forget_report(id: &str, sessions: usize, output: Output) -> anyhow::Result<Exit> {
+    match output {
+        Output::Json => print_json(&json!({"group": id, "sessions": sessions}))?,
+        Output::Text => {
+            let id = printable(id);
+            print(&match sessions {
+                0 => format!("Nothing is known to be in the rule group with the id {id}\n"),
+                _ => format!("{sessions} sessions of the rule group with the id {id} are forgotten\n"),
+            })?;
+        }
+    }
+    Ok(Exit::Done)
 }
 
 /// What is due and not in the rules, and what else a person should look at.

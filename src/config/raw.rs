@@ -625,7 +625,7 @@ impl Config {
                 number: index + 1,
                 source,
             })?;
-            if state.overlaps(&location) {
+            if state.as_folder().overlaps(&location) {
                 let message = format!("{state} and the logs in {location} must not be one below the other");
                 return Err(wrong("state.location", message));
             }

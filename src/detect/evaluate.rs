@@ -6,7 +6,6 @@ use chrono::{DateTime, TimeDelta, Utc};
 use datafusion::common::ScalarValue;
 use datafusion::prelude::SessionContext;
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
 use super::Finding;
 use super::file::{Detector, Strength};
@@ -157,8 +156,7 @@ pub async fn detect(
         let version = if failed.contains(&index) { after[index] } else { batch };
         transactions.push(Transaction::new(own_progress(detector), version));
     }
-    let level = if failed.is_empty() { digest_of_names(detectors) } else { 0 };
-    transactions.push(Transaction::new(LEVEL, level));
+    transactions.push(Transaction::new(LEVEL, i64::from(failed.is_empty())));
     let stored: Vec<FindingRow> = changed
         .iter()
         .map(|finding| row(finding, evaluation))
@@ -182,13 +180,13 @@ fn own_progress(detector: &Detector) -> String {
     format!("detect:{}", detector.name)
 }
 
-/// The transaction that tells which detectors have all come as far as the whole detection, so that nobody needs to ask for each:
-/// the Delta library goes through the log of the table for every transaction that it is asked for.
+/// The transaction that tells whether all detectors of the last detection came as far as it did, so that nobody needs to ask for each: the
+/// Delta library goes through the log of the table for every transaction that it is asked for.
 const LEVEL: &str = "level";
 
-/// How far each detector has come; one that is new begins with what is new.
+/// How far each detector has come; one that is new, or was off, begins with what is new.
 async fn progress(store: &dyn Store, detectors: &[Detector], overall: i64) -> Result<Vec<i64>, StoreError> {
-    if store.transaction(Table::Findings, LEVEL).await? == Some(digest_of_names(detectors)) {
+    if store.transaction(Table::Findings, LEVEL).await?.is_some_and(|level| level > 0) {
         return Ok(vec![overall; detectors.len()]);
     }
     let mut progress = Vec::new();
@@ -197,14 +195,6 @@ async fn progress(store: &dyn Store, detectors: &[Detector], overall: i64) -> Re
         progress.push(own.unwrap_or(overall));
     }
     Ok(progress)
-}
-
-/// A number for a set of detectors, never 0. (A transaction has a number, and no text.)
-fn digest_of_names(detectors: &[Detector]) -> i64 {
-    let mut names: Vec<&str> = detectors.iter().map(|detector| detector.name.as_str()).collect();
-    names.sort_unstable();
-    let digest = Sha256::digest(names.join(","));
-    i64::from_be_bytes(digest[..8].try_into().expect("eight bytes of 32")) | 1
 }
 
 fn row(finding: &Finding, evaluation: i64) -> FindingRow<'_> {

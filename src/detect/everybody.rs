@@ -16,7 +16,8 @@ use super::file::Variety;
 
 const MINUTE_MICROS: i64 = 60_000_000;
 
-/// Minutes alone from which on a session tells the pace of a content, and sessions from which on a content has a pace of its own.
+/// Minutes alone from which on a session tells the pace of a content, sessions from which on a content has a pace of its own, and those
+/// from which on there is one for what is not known enough.
 const ENOUGH: usize = 5;
 
 /// Of all that sessions tell, the part that is slower than what is not known enough may be.
@@ -126,19 +127,28 @@ fn content_pace(cuts: &[Cut<'_>], numbers: &Numbers, is_left_out: impl Fn(&Cut<'
             of_content.entry(watched[0].content).or_default().push(voice);
         }
     }
-    all_voices.sort_unstable_by(f64::total_cmp);
-    let slower = (SLOWER * all_voices.len() as f64).ceil() as usize;
-    // Of what is not known enough nobody is held to the pace of the rest, but to that of its quickest tenth.
-    let Some(overall) = all_voices.get(slower.max(1) - 1).copied() else {
-        return RecordBatch::new_empty(CONTENT_PACE.clone());
-    };
-    let paces = of_content.into_iter().map(|(content, mut voices)| {
-        let is_known = voices.len() >= ENOUGH;
-        let pace = median(&mut voices);
-        (Some(numbers.value(Variety::Contents, content)), if is_known { pace } else { pace.max(overall) })
+    let of_content: Vec<(u32, usize, f64)> =
+        of_content.into_iter().map(|(content, mut voices)| (content, voices.len(), median(&mut voices))).collect();
+    // Of what is not known enough nobody is held to the pace of the rest, but to that of its quickest tenth: of the viewers, or of the
+    // contents, where most of the viewers watch one of a kind. What a few say holds for nobody else.
+    let overall = (all_voices.len() >= ENOUGH).then(|| {
+        let mut contents: Vec<f64> = of_content.iter().map(|(.., pace)| *pace).collect();
+        quickest(&mut all_voices).max(quickest(&mut contents))
     });
-    let (contents, paces): (Vec<Option<&str>>, Vec<f64>) = paces.chain([(None, overall)]).unzip();
+    let known = of_content.into_iter().filter_map(|(content, voices, pace)| {
+        let pace = if voices >= ENOUGH { pace } else { pace.max(overall?) };
+        Some((Some(numbers.value(Variety::Contents, content)), pace))
+    });
+    let paces = known.chain(overall.map(|overall| (None, overall)));
+    let (contents, paces): (Vec<Option<&str>>, Vec<f64>) = paces.unzip();
     batch(&CONTENT_PACE, vec![Arc::new(StringArray::from(contents)), Arc::new(Float64Array::from(paces))])
+}
+
+/// The least of some values, of one at least, that nine tenths do not exceed.
+fn quickest(values: &mut [f64]) -> f64 {
+    values.sort_unstable_by(f64::total_cmp);
+    let slower = (SLOWER * values.len() as f64).ceil() as usize;
+    values[slower.max(1) - 1]
 }
 
 /// The median of some values; of an even number the mean of the two in the middle.

@@ -40,6 +40,13 @@ pub struct Finding {
     /// session most in the window: a JSON object as text.
     pub evidence: String,
     pub run_id: String,
+    /// No decision has seen it as it is.
+    #[serde(skip_serializing, default = "undecided")]
+    pub undecided: bool,
+}
+
+fn undecided() -> bool {
+    true
 }
 
 impl Finding {

@@ -107,6 +107,7 @@ fn read_findings(batch: &RecordBatch, detector: &Detector, window: Window, run_i
             family: detector.family.clone(),
             evidence: String::new(),
             run_id: run_id.to_owned(),
+            undecided: true,
         };
         findings.push(Found { finding, evidence });
     }

@@ -176,14 +176,24 @@ impl Ledger {
         Ok(ledger)
     }
 
-    /// Reads the digests of everything that was ingested: what new objects are compared with.
-    pub async fn load_digests(&mut self, session: &SessionContext) -> Result<(), EngineError> {
+    /// Reads what new objects are compared with: the digests of everything that was ingested, and what was ingested under their names,
+    /// however long ago.
+    pub async fn load_digests(&mut self, session: &SessionContext, new: &HashSet<&str>) -> Result<(), EngineError> {
         let failed = |error| query_error(DIGESTS, error);
         let mut rows = prepare(session, DIGESTS, vec![]).await?.execute_stream().await.map_err(failed)?;
         while let Some(batch) = rows.try_next().await.map_err(failed)? {
-            let digests =
-                arrow::compute::cast(batch.column(0), &DataType::Utf8).map_err(|error| failed(error.into()))?;
-            self.digests.extend(digests.as_string::<i32>().iter().flatten().map(|digest| id(&[digest])));
+            let text = |column: usize| {
+                arrow::compute::cast(batch.column(column), &DataType::Utf8View).map_err(|error| failed(error.into()))
+            };
+            let (locations, keys, digests) = (text(0)?, text(1)?, text(2)?);
+            let (locations, keys) = (locations.as_string_view(), keys.as_string_view());
+            for (row, digest) in digests.as_string_view().iter().flatten().enumerate() {
+                let digest = id(&[digest]);
+                self.digests.insert(digest);
+                if new.contains(keys.value(row)) {
+                    self.ingested.insert(id(&[locations.value(row), keys.value(row)]), digest);
+                }
+            }
         }
         Ok(())
     }

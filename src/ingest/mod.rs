@@ -134,7 +134,8 @@ impl Ingestion<'_> {
         new.sort_by_key(arrival);
         if !new.is_empty() {
             (self.on_news)();
-            ledger.load_digests(&session).await?;
+            let keys = new.iter().map(|object| object.meta.key.as_str()).collect();
+            ledger.load_digests(&session, &keys).await?;
         }
         stage.set_total(new.iter().map(|object| object.meta.size).sum());
         let mut reading = stream::iter(new)
@@ -295,6 +296,14 @@ impl Ingestion<'_> {
             let object = LogObject { source, meta, form: form.unwrap_or_default() };
             let outcome = match read_with_retries(&object, self.context, &Arc::default()).await {
                 Ok((report, _)) if report.digest != digest => Err(ObjectError::Changed("its bytes are others".into())),
+                outcome => outcome,
+            };
+            // Where nothing can be listed, a place is not there for the moment: a folder that is not mounted.
+            let outcome = match outcome {
+                Err(ObjectError::Gone(reason)) => match object.source.list(None).try_next().await {
+                    Ok(_) => Err(ObjectError::Gone(reason)),
+                    Err(error) => Err(ObjectError::Unavailable(error.to_string())),
+                },
                 outcome => outcome,
             };
             match outcome {

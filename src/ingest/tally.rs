@@ -327,6 +327,10 @@ impl Tally {
 
     /// Takes the rows of another, which was read to its end.
     pub fn add(&mut self, other: Tally) {
+        if self.rows() == 0 {
+            *self = other;
+            return;
+        }
         let ids: Vec<Id> = other.texts.0.into_iter().map(|text| id_of(self.texts.0.insert_full(text).0)).collect();
         let id = |id: Id| ids[id as usize];
         for (key, activity) in other.activity {

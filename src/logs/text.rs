@@ -153,7 +153,8 @@ enum Begun {
 
 impl Pieces for TextReader {
     fn take(&mut self, piece: &[u8], complete: bool, rows: &mut dyn Rows) -> Result<usize, String> {
-        let text = match str::from_utf8(piece) {
+        // The one that is quick does not tell where a text that is none goes wrong.
+        let text = match simdutf8::basic::from_utf8(piece).or_else(|_| str::from_utf8(piece)) {
             Ok(text) => text,
             // The piece may end in the middle of a character.
             Err(error) if !complete && error.error_len().is_none() => {

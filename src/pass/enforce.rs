@@ -1,6 +1,6 @@
 //! The step from the history to the rule group: what is due, what is sent, and what a person should know of it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use datafusion::common::ScalarValue;
@@ -83,15 +83,22 @@ pub async fn enforce(
     let Author { store, now, .. } = author;
     let session = warden.engine.session_over(store, now).await?;
     let policy = Policy::new(&warden.config.guard, &warden.detectors, &warden.config.allow);
+    let behind = left_behind(&session, group.map_or("", AwsRuleGroup::id)).await?;
+    let behind = behind.iter().map(|(other, sessions)| {
+        let text = format!(
+            "{sessions} sessions are still in the rules of the rule group with the id {other}, which the config does not name: nobody \
+             takes them out; empty that group, or delete it, and then say so by `streamwarden waf forget {other}`"
+        );
+        Alarm::about(AlarmKind::WafLeftBehind, other, text)
+    });
+    let behind: Vec<Alarm> = behind.collect();
     let Some(group) = group else {
         let desired = desired(&session, &policy, None, now).await?;
         let plan = plan(&desired, &Room { manual_share: warden.manual_share(), ..Room::of(warden.assumed_capacity()) });
-        return finish(&session, plan, WafState::NoGroup, &desired, vec![], now).await;
+        return finish(&session, plan, WafState::NoGroup, &desired, behind, now).await;
     };
     let journal = Journal::read(&session, group.id()).await?;
     let desired = desired(&session, &policy, Some(&journal), now).await?;
-    // Said once, when the other group comes into use.
-    let behind = if journal.is_new() { left_behind(&session, group.id()).await? } else { BTreeMap::new() };
     let mut reconciliation = Reconciliation::new(&session, group, desired, journal);
     reconciliation.manual_share = warden.manual_share();
     let (due, waf) = match how {
@@ -107,13 +114,7 @@ pub async fn enforce(
         }
     };
     let mut alarms = due_alarms(&due, group.name());
-    alarms.extend(behind.iter().map(|(other, sessions)| {
-        let text = format!(
-            "{sessions} sessions are still in the rules of the rule group with the id {other}, which the config no longer names: \
-             nobody takes them out; empty that group, or delete it"
-        );
-        Alarm::about(AlarmKind::WafLeftBehind, other, text)
-    }));
+    alarms.extend(behind);
     finish(&session, due.plan, waf, &reconciliation.desired, alarms, now).await
 }
 

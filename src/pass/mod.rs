@@ -210,7 +210,7 @@ impl Warden {
         let shortest = self.config.logs.iter().map(|logs| logs.lookback).min()?;
         let since = last_good.filter(|last| now - *last > shortest.delta())?;
         Some(format!(
-            "no run read all its logs between {} and {}: what came since is read now; blocks that it gives come late, and \
+            "no run was done whole between {} and {}: what came since is read now; blocks that it gives come late, and \
              objects that were deleted meanwhile are missing",
             rfc3339(since),
             rfc3339(now)
@@ -432,7 +432,7 @@ async fn unless_cut<T>(cut: &CancellationToken, work: impl Future<Output = anyho
     }
 }
 
-/// When the last run began that read all there was.
+/// When the last run began that read all there was, or the first of all.
 async fn last_good_run(session: &SessionContext, now: DateTime<Utc>) -> Result<Option<DateTime<Utc>>, EngineError> {
     #[derive(Deserialize)]
     struct Row {

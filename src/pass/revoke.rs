@@ -1,6 +1,6 @@
 //! The step from findings to the history: loads what decisions need, decides, records.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use datafusion::common::ScalarValue;
@@ -10,7 +10,8 @@ use serde::Deserialize;
 use super::Warden;
 use crate::alarm::{Alarm, AlarmKind};
 use crate::allow::Spared;
-use crate::decide::{Binding, Draft, Facts, Policy, Proposal, guard_trips, propose, verdict};
+use crate::decide::{Binding, Draft, Facts, Policy, Proposal, guard_trips, propose, sufficient_mode};
+use crate::detect::window::Window;
 use crate::detect::{DetectError, Detection, Finding, Inspection, Purpose, evaluations};
 use crate::engine::{EngineError, Sql, begin, collect, fetch, query_error, register, replace, sql, timestamp};
 use crate::history::{Event, EventKind, Origin, Recorder, Standing};
@@ -24,6 +25,8 @@ const EVENTS_OF: Sql = sql!("engine/events_of.sql");
 const FACTS_OF: Sql = sql!("engine/facts_of.sql");
 const STANDING_BLOCKS: Sql = sql!("engine/standing_blocks.sql");
 const ACTIVITY_OF_ASKED: Sql = sql!("engine/activity_of_asked.sql");
+const BOUND_MINUTES: Sql = sql!("engine/bound_minutes.sql");
+const UNDECIDED: Sql = sql!("engine/undecided.sql");
 const HELD: Sql = sql!("engine/held.sql");
 const HISTORY_STATE: Sql = sql!("engine/history_state.sql");
 
@@ -119,9 +122,23 @@ pub async fn record(
         let mut policy = Policy::new(&warden.config.guard, &warden.detectors, &warden.config.allow);
         policy.one_form_since = one_form_since;
         let mut first_blocks: Vec<Draft> = Vec::new();
+        let undecided = Undecided::read(&session, decided).await?;
         let mut cases = cases(&session, &recorder.events).await?;
-        unsure = look_again(warden, &session, &mut cases, &policy, now).await?;
+        cases.iter_mut().for_each(|case| undecided.mark(&mut case.findings));
+        unsure = look_again(warden, &session, &mut cases, &undecided, &policy, now).await?;
+        // A detector that failed speaks for nobody.
+        let all_speak = detection.failures.is_empty() && unsure.is_none();
+        let standing_on: HashMap<&str, &Event> =
+            held.iter().chain(&blocks).map(|event| (event.session_id.as_str(), event)).collect();
         for case in cases {
+            let event = standing_on.get(case.session_id.as_str()).filter(|_| all_speak);
+            if let Some(event) = event.filter(|event| is_refuted(warden, &case, event)) {
+                recorder.restore(
+                    event,
+                    "what was found is not found any more: logs that came later tell otherwise".to_owned(),
+                );
+                continue;
+            }
             let was_held = case.standing.held;
             match propose(&case.session_id, &case.findings, &case.standing, &case.facts, &policy, now) {
                 Some(Proposal::Block(draft)) if was_held && release_held => recorder.record(EventKind::Released, draft),
@@ -193,6 +210,49 @@ pub async fn record(
     Ok(Recorded { events, alarms })
 }
 
+/// The findings that no decision has seen.
+struct Undecided(HashSet<(String, String, Window)>);
+
+impl Undecided {
+    async fn read(session: &SessionContext, decided: i64) -> Result<Undecided, EngineError> {
+        #[derive(Deserialize)]
+        struct Row {
+            session_id: String,
+            detector: String,
+            window_start: DateTime<Utc>,
+            window_end: DateTime<Utc>,
+        }
+        let rows: Vec<Row> = fetch(session, UNDECIDED, vec![("after", ScalarValue::Int64(Some(decided)))]).await?;
+        let key = |row: Row| (row.session_id, row.detector, Window { start: row.window_start, end: row.window_end });
+        Ok(Undecided(rows.into_iter().map(key).collect()))
+    }
+
+    fn mark(&self, findings: &mut [Finding]) {
+        for finding in findings {
+            let key = (finding.session_id.clone(), finding.detector.clone(), finding.window());
+            finding.undecided = self.0.contains(&key);
+        }
+    }
+}
+
+/// Whether an automatic block, or what is held, has lost what it stands on: by the findings of now it would not be. `event` is the one that
+/// it stands on.
+fn is_refuted(warden: &Warden, case: &Case, event: &Event) -> bool {
+    let is_of_us = match &case.standing.active {
+        Some(active) => active.origin == Origin::Auto,
+        None => case.standing.held,
+    };
+    let policy = Policy::new(&warden.config.guard, &warden.detectors, &warden.config.allow);
+    is_of_us
+        && !is_lowered(&policy, event)
+        && sufficient_mode(&case.facts.own(&case.findings), &policy) < Some(event.mode)
+}
+
+/// Whether a mode was lowered since: that lifts the block for as long as it is, not for good.
+fn is_lowered(policy: &Policy<'_>, event: &Event) -> bool {
+    policy.mode_of_block(event.mode, event.detector.as_deref().unwrap_or_default()) < event.mode
+}
+
 /// What detectors say now of sessions with requests that the allow-list takes out: findings may be older than its entries.
 #[derive(Default)]
 struct Anew {
@@ -249,6 +309,7 @@ async fn look_again(
     warden: &Warden,
     session: &SessionContext,
     cases: &mut [Case],
+    undecided: &Undecided,
     policy: &Policy<'_>,
     now: DateTime<Utc>,
 ) -> Result<Option<(String, Vec<String>)>, RecordError> {
@@ -262,6 +323,7 @@ async fn look_again(
     for case in cases {
         if let Some(findings) = anew.findings.remove(&case.session_id) {
             case.findings = findings;
+            undecided.mark(&mut case.findings);
             if anew.incomplete.is_some() && !would_block(case) {
                 unsure.push(case.session_id.clone());
             }
@@ -278,11 +340,10 @@ fn spared(warden: &Warden, block: &Event, anew: &Anew, now: DateTime<Utc>) -> Op
         return Some(format!("allowed: {}", allow.reason));
     }
     let policy = Policy::new(&config.guard, &warden.detectors, &config.allow);
-    // A mode that is lowered lifts the block for as long as it is, not for good.
-    let lowered = policy.mode_of_block(block.mode, block.detector.as_deref().unwrap_or_default()) < block.mode;
-    let findings = anew.findings.get(&block.session_id).filter(|_| !lowered && anew.incomplete.is_none())?;
-    let left = verdict(findings, &Standing::default(), &policy).is_some_and(|verdict| verdict.mode >= block.mode);
-    (!left).then(|| "nothing that suffices is left without the requests that the allow-list takes out".to_owned())
+    let findings =
+        anew.findings.get(&block.session_id).filter(|_| !is_lowered(&policy, block) && anew.incomplete.is_none())?;
+    (sufficient_mode(findings, &policy) < Some(block.mode))
+        .then(|| "nothing that suffices is left without the requests that the allow-list takes out".to_owned())
 }
 
 /// Loads the sessions of the table `candidates`, in order of their ids. `pending` are events of this pass that are not stored yet.
@@ -300,14 +361,16 @@ pub async fn cases_of(
     struct FactsRow {
         session_id: String,
         always_bound: bool,
-        first_bound: Option<DateTime<Utc>>,
-        last_bound: Option<DateTime<Utc>>,
+        ever_bound: bool,
         derived: bool,
         last_seen: DateTime<Utc>,
         token_expires: Option<DateTime<Utc>>,
     }
     let events: Vec<Event> = fetch(session, EVENTS_OF, vec![]).await?;
     let facts: Vec<FactsRow> = fetch(session, FACTS_OF, vec![]).await?;
+    let is_mixed = |row: &&FactsRow| row.ever_bound && !row.always_bound;
+    let mut bound_minutes =
+        bound_minutes(session, facts.iter().filter(is_mixed).map(|row| row.session_id.as_str())).await?;
     let mut findings_of: HashMap<String, Vec<Finding>> = HashMap::new();
     for finding in findings {
         findings_of.entry(finding.session_id.clone()).or_default().push(finding);
@@ -322,10 +385,10 @@ pub async fn cases_of(
             findings: findings_of.remove(&row.session_id).unwrap_or_default(),
             standing: Standing::of(events_of.remove(row.session_id.as_str()).unwrap_or_default()),
             facts: Facts {
-                binding: match (row.always_bound, row.first_bound.zip(row.last_bound)) {
+                binding: match (row.always_bound, row.ever_bound) {
                     (true, _) => Binding::Always,
-                    (false, None) => Binding::Never,
-                    (false, Some((first, last))) => Binding::Between(first, last),
+                    (false, false) => Binding::Never,
+                    (false, true) => Binding::Sometimes(bound_minutes.remove(&row.session_id).unwrap_or_default()),
                 },
                 derived: row.derived,
                 last_seen: row.last_seen,
@@ -336,4 +399,25 @@ pub async fn cases_of(
         .collect();
     cases.sort_by(|a, b| a.session_id.cmp(&b.session_id));
     Ok(cases)
+}
+
+/// In which minutes sessions were used with tokens that cover their ids.
+async fn bound_minutes(
+    session: &SessionContext,
+    asked: impl Iterator<Item = &str>,
+) -> Result<BTreeMap<String, BTreeSet<DateTime<Utc>>>, EngineError> {
+    #[derive(Deserialize)]
+    struct Row {
+        session_id: String,
+        minute: DateTime<Utc>,
+    }
+    let asked = rows::texts_batch("session_id", asked);
+    let mut minutes: BTreeMap<String, BTreeSet<DateTime<Utc>>> = BTreeMap::new();
+    if asked.num_rows() > 0 {
+        replace(session, "asked", asked.schema(), vec![asked]).map_err(|error| query_error(BOUND_MINUTES, error))?;
+        for row in fetch::<Row>(session, BOUND_MINUTES, vec![]).await? {
+            minutes.entry(row.session_id).or_default().insert(row.minute);
+        }
+    }
+    Ok(minutes)
 }

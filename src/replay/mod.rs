@@ -17,7 +17,7 @@ use serde_json::Value;
 
 use crate::alarm::Alarm;
 use crate::config::{Guard, Mode};
-use crate::decide::{Facts, Policy, Proposal, guard_trips, propose, verdict};
+use crate::decide::{Facts, Policy, Proposal, guard_trips, propose, sufficient_mode};
 use crate::detect::file::{Detector, Strength};
 use crate::detect::{Detection, Finding, Purpose, detect};
 use crate::engine::{Sql, begin, sql};
@@ -250,7 +250,7 @@ fn revocations(cases: &[Case], policy: &Policy<'_>) -> Vec<Revocation> {
 /// order of their windows' ends.
 fn suffices(session_id: &str, findings: &[Finding], facts: &Facts, policy: &Policy<'_>) -> Option<Revocation> {
     // What does not suffice at last never did.
-    verdict(findings, &Standing::default(), policy)?;
+    sufficient_mode(&facts.own(findings), policy)?;
     let ends: BTreeSet<DateTime<Utc>> = findings.iter().map(|finding| finding.window_end).collect();
     ends.into_iter().find_map(|end| {
         let known = &findings[..findings.partition_point(|finding| finding.window_end <= end)];

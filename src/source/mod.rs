@@ -130,6 +130,20 @@ impl Location {
 }
 
 impl Location {
+    /// The same as the place of a state: a prefix in S3 ends like a folder.
+    pub fn as_folder(&self) -> Location {
+        match self {
+            Location::S3 { bucket, prefix } => {
+                let prefix = match prefix.trim_end_matches('/') {
+                    "" => String::new(),
+                    prefix => format!("{prefix}/"),
+                };
+                Location::S3 { bucket: bucket.clone(), prefix }
+            }
+            folder => folder.clone(),
+        }
+    }
+
     /// Whether one of the places is the other, or lies below it.
     pub fn overlaps(&self, other: &Location) -> bool {
         match (self, other) {
@@ -175,6 +189,10 @@ mod tests {
             Location::parse("s3://b/p/q/", base).unwrap(),
             Location::S3 { bucket: "b".into(), prefix: "p/q/".into() }
         );
+        let in_s3 = |text| Location::parse(text, base).unwrap();
+        assert!(!in_s3("s3://b/sw").as_folder().overlaps(&in_s3("s3://b/sw-logs/")));
+        assert!(in_s3("s3://b/sw").as_folder().overlaps(&in_s3("s3://b/s")), "as a prefix of logs it has the state");
+        assert!(in_s3("s3://b/").as_folder().overlaps(&in_s3("s3://b/sw-logs/")));
         assert_eq!(Location::parse("s3://", base), Err(LocationError::NoBucket("s3://".into())));
         assert_eq!(Location::parse("ftp://x", base), Err(LocationError::UnknownScheme("ftp://x".into())));
         assert_eq!(Location::parse("", base), Err(LocationError::Empty));

@@ -159,7 +159,19 @@ pub fn skip_to(key: &str, since: DateTime<Utc>) -> Option<String> {
         places.push(start);
         start += folder.len() + 1;
     }
+    let mut before = 0;
     for (place, part) in parts(folders) {
+        // Where a day stands before its month, a later key may be of an earlier time.
+        let rank = match part {
+            Part::Year(_) => 1,
+            Part::Month(_) => 2,
+            Part::Day(_) | Part::Date(..) => 3,
+            Part::Hour(_) => 4,
+        };
+        if rank != before + 1 && !(matches!(part, Part::Date(..)) && before < rank) {
+            return None;
+        }
+        before = rank;
         let (found, first) = match part {
             Part::Year(found) => (found, first.format("%Y").to_string()),
             Part::Month(found) => (found, first.format("%m").to_string()),
@@ -323,6 +335,10 @@ mod tests {
             ("dt=2026-11-18/hour=23/x", Some("dt=2026-11-19")),
             ("dt=2026-11-19/hour=08/x", Some("dt=2026-11-19/hour=19")),
             ("2026111908/x", Some("2026111919")),
+            ("year=2026/dt=2026-11-18/x", Some("year=2026/dt=2026-11-19")),
+            ("day=02/month=11/year=2026/hour=00/x", None),
+            ("year=2026/hour=05/month=11/day=02/x", None),
+            ("year=2026/month=11/hour=05/day=02/x", None),
             ("other/x", None),
         ] {
             assert_eq!(skip_to(key, since).as_deref(), expected, "{key}");
@@ -332,12 +348,12 @@ mod tests {
     proptest! {
         /// Whatever lies between a key and the place that a listing skips to is too old, of all hours of some days.
         #[test]
-        fn nothing_new_is_skipped(form in 0usize..5, from in 0i64..72, to in 0i64..72, since in 0i64..4_320) {
+        fn nothing_new_is_skipped(form in 0usize..8, from in 0i64..72, to in 0i64..72, since in 0i64..4_320) {
             let start = at("2026-10-30T00:00:00Z");
             let key = |hour: i64| {
                 let time = start + TimeDelta::hours(hour);
                 let format = ["E2.%Y-%m-%d-%H.x", "year=%Y/month=%m/day=%d/hour=%H/x", "p/%Y/%m/%d/%H/E2.%Y-%m-%d-%H.x", "%Y%m%d%H/x",
-                    "dt=%Y-%m-%d/%H/x"][form];
+                    "dt=%Y-%m-%d/%H/x", "day=%d/month=%m/year=%Y/hour=%H/x", "year=%Y/day=%d/month=%m/hour=%H/x", "hour=%H/dt=%Y-%m-%d/x"][form];
                 (time, time.format(format).to_string())
             };
             let since = start + TimeDelta::minutes(since);

@@ -78,8 +78,15 @@ impl LogSource for S3Source {
             let Some(after) = position else { return Ok(None) };
             let request = self.client.list_objects_v2().bucket(&self.bucket).prefix(&self.prefix);
             let page = request.set_start_after(after).send().await.map_err(|error| self.list_error(&error))?;
-            let next = if page.is_truncated() == Some(true) { self.next_position(&page, since) } else { None };
-            Ok(Some((page, next.map(Some))))
+            if page.is_truncated() != Some(true) {
+                return Ok(Some((page, None)));
+            }
+            // Without a key nobody knows where to go on, and what comes must not be taken for read.
+            let next = self.next_position(&page, since).ok_or_else(|| SourceError::List {
+                location: self.location.clone(),
+                reason: "S3 says that there is more, and gave nothing behind which to go on".to_owned(),
+            })?;
+            Ok(Some((page, Some(Some(next)))))
         })
         .map_ok(move |page| {
             let objects = page.contents.unwrap_or_default();

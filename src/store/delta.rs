@@ -188,8 +188,12 @@ impl DeltaStore {
         self.change(table, async |delta| delta.delete().with_predicate(old).await.map(|(delta, _)| delta)).await
     }
 
-    pub async fn drop_credentials_before(&self, time: DateTime<Utc>) -> Result<(), StoreError> {
-        let old = col("last_seen").lt(lit(crate::engine::timestamp(time)));
+    /// Drops the credentials that were last seen before a time, but for those of some sessions.
+    pub async fn drop_credentials_before(&self, time: DateTime<Utc>, kept: Vec<String>) -> Result<(), StoreError> {
+        let mut old = col("last_seen").lt(lit(crate::engine::timestamp(time)));
+        if !kept.is_empty() {
+            old = old.and(col("session_id").in_list(kept.into_iter().map(lit).collect(), true));
+        }
         let delete = async |delta: DeltaTable| delta.delete().with_predicate(old).await.map(|(delta, _)| delta);
         self.change(Table::Credentials, delete).await
     }

@@ -65,15 +65,11 @@ pub struct Found {
 impl Root {
     /// Connects to a place. The S3 client is made from the usual AWS environment.
     pub async fn connect(location: &Location) -> Root {
-        match location {
-            Location::Folder(folder) => Root::Folder(folder.clone()),
+        match location.as_folder() {
+            Location::Folder(folder) => Root::Folder(folder),
             Location::S3 { bucket, prefix } => {
-                let prefix = match prefix.trim_end_matches('/') {
-                    "" => String::new(),
-                    prefix => format!("{prefix}/"),
-                };
                 let (client, options) = aws::state_clients().await;
-                Root::S3(S3Root { client, bucket: bucket.clone(), prefix, options })
+                Root::S3(S3Root { client, bucket, prefix, options })
             }
         }
     }

@@ -184,6 +184,12 @@ impl Journal {
         append(author.store, Table::Syncs, &[row]).await
     }
 
+    /// Records that nobody is in the rules any more: somebody emptied or deleted the group. Gives how many were.
+    pub async fn forget(&mut self, author: Author<'_>) -> Result<usize, StoreError> {
+        self.record(author, &Plan::default(), &[]).await?;
+        Ok(std::mem::take(&mut self.enforced).len())
+    }
+
     /// Records the sessions that came into the rules and those that went out of them.
     pub async fn record(&mut self, author: Author<'_>, plan: &Plan, blocks: &[Block]) -> Result<(), StoreError> {
         #[derive(Serialize)]

@@ -1,5 +1,6 @@
 //! Blocks and releases by hand.
 
+use std::fs;
 use std::io::Write;
 use std::process::Stdio;
 
@@ -68,6 +69,28 @@ fn what_is_blocked_by_hand_stays_so_until_its_time_is_over() {
     assert_eq!((&over["expired"], &over["waf"]["sessions"]), (&json!(2), &json!(0)));
     let actors = place.query("SELECT DISTINCT actor FROM revocations WHERE origin = 'manual' AND event = 'revoked'");
     assert_eq!(actors, [json!({"actor": "support desk"})]);
+}
+
+/// What WAF matches is known as long as a person blocks it, also days after the last request.
+#[test]
+fn a_long_block_by_hand_keeps_its_credentials() {
+    let place = Place::new("[guard]\nttl_max = \"24h\"");
+    place.write_log("E1.2026-11-20-20.aaaa.gz", &shared("SharedSess01", 20, 10, 2));
+    place.json(0, &["run", "--output", "json"]);
+    let at = |day: u32| format!("2026-11-{day}T21:00:00Z");
+    place.json(0, &["revoke", "SharedSess01", "--ttl", "72h", "--output", "json", "--now", &at(25)]);
+    for day in 25..28 {
+        // Upkeep is due once a day of the machine's clock.
+        let _ = fs::remove_file(place.path("state/vacuumed"));
+        place.run(&["run", "--output", "json", "--now", &at(day)]);
+        let plan = place.json(0, &["waf", "plan", "--output", "json", "--now", &at(day)]);
+        assert_eq!(plan["sessions"], 1, "{day}: {plan}");
+    }
+    let _ = fs::remove_file(place.path("state/vacuumed"));
+    place.run(&["run", "--output", "json", "--now", &at(28)]);
+    let _ = fs::remove_file(place.path("state/vacuumed"));
+    place.run(&["run", "--output", "json", "--now", &at(29)]);
+    assert_eq!(place.query("SELECT * FROM credentials"), Vec::<Value>::new(), "and no longer");
 }
 
 #[test]

@@ -559,3 +559,133 @@ fn the_three_detectors_are_strong_only_far_beyond_their_thresholds() {
         }
     }
 }
+
+/// Somebody names a viewer's session while he is away: nobody is blocked for what was found of that, whatever the viewer does before and after.
+#[test]
+fn nobody_is_blocked_for_requests_that_merely_name_him() {
+    let place = Place::new("");
+    let home = |hour: u32, from: usize| -> Vec<String> {
+        let time = |n: usize| format!("{hour:02}:{:02}:{:02}", 40 + n / 4, n % 4 * 15);
+        (0..40).map(|n| line(&time(n), "198.18.0.9", "VictimSess01", from + n, 200, "Player/1")).collect()
+    };
+    let run = |now: &str| place.json(0, &["run", "--output", "json", "--now", &format!("2026-11-20T{now}:00Z")]);
+    place.write_log("E1.2026-11-20-17.aaaa.gz", &home(17, 0));
+    run("17:55");
+    let mut observed = 0;
+    for (number, minute) in (30..90).step_by(10).enumerate() {
+        let (hour, minute) = (20 + minute / 60, minute % 60);
+        let named = unbound(&shared("VictimSess01", hour, minute, 30));
+        place.write_log(&format!("E1.2026-11-20-{hour}.b{number}.gz"), &named);
+        observed += run(&format!("{hour}:{:02}", minute + 8))["observed"].as_u64().unwrap();
+    }
+    assert_eq!(observed, 1, "it is said once");
+    place.write_log("E1.2026-11-20-21.cccc.gz", &home(21, 900));
+    assert_eq!(run("21:52")["revoked"], 0);
+    assert_eq!(place.query("SELECT * FROM active_revocations"), Vec::<Value>::new());
+}
+
+/// A detector whose windows of ten minutes have a strong finding for each session that makes `condition` true.
+fn strong(condition: &str) -> String {
+    format!(
+        "-- [detector]\n-- description = \"d\"\n-- family = \"mine\"\n-- strength = \"strong\"\n-- window = \"10m\"\n-- every = \"10m\"\n\
+         -- ttl = \"1h\"\n-- scope = \"all\"\n-- false_positives = \"all\"\n-- [params]\n-- most = 3\n\
+         SELECT session_id, SUM(requests) * 1.0 AS score FROM activity GROUP BY session_id HAVING {condition}\n"
+    )
+}
+
+/// What was found by other thresholds, and led to nothing, leads to nothing later.
+#[test]
+fn a_higher_mode_does_not_act_on_what_was_found_before() {
+    let place = Place::new("");
+    fs::create_dir(place.path("mine")).unwrap();
+    fs::write(place.path("mine/busy.sql"), strong("SUM(requests) > $most")).unwrap();
+    let configure = |mode: &str, most: u32| {
+        let more = "[detect]\nqueries = \"mine\"";
+        place.configure("logs", &format!("{more}\n[guard]\nmode = \"{mode}\"\n[detectors.busy]\nmost = {most}"));
+    };
+    let run = |now: &str| place.json(0, &["run", "--output", "json", "--now", &format!("2026-11-20T{now}:00Z")]);
+    configure("observe", 3);
+    place.write_log("E1.2026-11-20-20.aaaa.gz", &shared("HomeSess0001", 20, 11, 1));
+    assert_eq!(run("20:20")["observed"], 1);
+    // One more request in the same window, and nothing that suffices: what was found in the ten minutes before stays as it is.
+    place.write_log("E1.2026-11-20-20.bbbb.gz", &shared("HomeSess0001", 20, 21, 1));
+    assert_eq!(run("20:25")["observed"], 0, "it is observed still");
+    configure("enforce", 1_000);
+    place.write_log("E1.2026-11-20-20.cccc.gz", &shared("HomeSess0001", 20, 26, 1));
+    let then = run("20:30");
+    assert_eq!((&then["revoked"], &then["observed"]), (&json!(0), &json!(0)), "{then}");
+    // What is found from then on counts.
+    configure("enforce", 3);
+    place.write_log("E1.2026-11-20-20.dddd.gz", &shared("HomeSess0001", 20, 41, 1));
+    assert_eq!(run("20:50")["revoked"], 1);
+}
+
+/// Late logs show that a block was wrong: it ends. So does the wait of one that is held.
+#[test]
+fn a_block_ends_when_what_it_stands_on_is_not_found_any_more() {
+    for guard in ["", "[guard]\nmax_new_revocations = 0\nmax_share = 0.0"] {
+        let place = Place::new(&format!("[detect]\nqueries = \"mine\"\n{guard}"));
+        fs::create_dir(place.path("mine")).unwrap();
+        let alone = strong("SUM(requests) > $most AND (SELECT COUNT(DISTINCT session_id) FROM activity) = 1");
+        fs::write(place.path("mine/alone.sql"), alone).unwrap();
+        let run = |code| place.json(code, &["run", "--output", "json"]);
+        place.write_log("E1.2026-11-20-20.aaaa.gz", &shared("HomeSess0001", 20, 11, 1));
+        let blocked = run(if guard.is_empty() { 0 } else { 3 });
+        let (revoked, held) = if guard.is_empty() { (1, 0) } else { (0, 1) };
+        assert_eq!((&blocked["revoked"], &blocked["held"]), (&json!(revoked), &json!(held)));
+        place.write_log("E1.2026-11-20-20.bbbb.gz", &shared("HomeSess0002", 20, 11, 1));
+        let mended = run(0);
+        assert_eq!((&mended["restored"], &mended["waf"]["sessions"]), (&json!(1), &json!(0)), "{mended}");
+        assert_eq!(run(0)["restored"], 0);
+    }
+}
+
+/// What went by while a detector was off is not looked at when it is on again.
+#[test]
+fn a_detector_that_was_off_begins_with_what_is_new() {
+    let place = Place::new("");
+    fs::create_dir(place.path("mine")).unwrap();
+    fs::write(place.path("mine/busy.sql"), strong("SUM(requests) > $most")).unwrap();
+    let configure = |mode: &str| {
+        place.configure("logs", &format!("[detect]\nqueries = \"mine\"\n[detectors.busy]\nmode = \"{mode}\""));
+    };
+    let run = || place.json(0, &["run", "--output", "json"])["detectors"]["busy"]["findings"].clone();
+    configure("enforce");
+    place.write_log("E1.2026-11-20-20.aaaa.gz", &shared("HomeSess0001", 20, 1, 1));
+    assert_eq!(run(), 1);
+    configure("off");
+    place.write_log("E1.2026-11-20-20.bbbb.gz", &shared("HomeSess0002", 20, 21, 1));
+    run();
+    configure("enforce");
+    place.write_log("E1.2026-11-20-20.cccc.gz", &shared("HomeSess0003", 20, 41, 1));
+    assert_eq!(run(), 1);
+    assert_eq!(
+        place.query("SELECT session_id FROM findings WHERE detector = 'busy' ORDER BY session_id"),
+        [json!({"session_id": "HomeSess0001"}), json!({"session_id": "HomeSess0003"})]
+    );
+}
+
+/// One stream over two lines of a viewer is as quick as one, whoever else listens to something slower.
+#[test]
+fn a_few_slow_listeners_make_nobody_quick() {
+    let watch = |session: &str, asset: &str, ips: &[&str], per_minute: usize, minutes: usize| -> Vec<String> {
+        let at = |n: usize| format!("20:{:02}:{:02}", n / per_minute, n % per_minute * (60 / per_minute));
+        let fetch = |n: usize| line(&at(n), ips[n % ips.len()], session, n, 200, "Player/1");
+        (0..minutes * per_minute).map(|n| fetch(n).replace("/live/a/", asset)).collect()
+    };
+    for (listeners, others) in [(1, 0), (30, 3)] {
+        let place = Place::new("");
+        let mut lines = watch("ViewerSess01", "/live/film/", &["198.18.0.9", "198.18.32.9"], 4, 20);
+        for listener in 0..listeners {
+            let ip = format!("198.18.{}.{listener}", listener % 4 + 8);
+            lines.extend(watch(&format!("ListenSess{listener:02}"), "/live/radio/", &[&ip], 1, 10));
+        }
+        for other in 0..others {
+            let ip = format!("198.18.{}.77", other + 16);
+            lines.extend(watch(&format!("OtherSess{other:03}"), "/live/other/", &[&ip], 4, 10));
+        }
+        place.write_log("E1.2026-11-20-20.aaaa.gz", &lines);
+        let summary = place.json(0, &["run", "--output", "json", "--now", "2026-11-20T20:21:00Z"]);
+        assert_eq!(summary["revoked"], 0, "{listeners}: {summary}");
+    }
+}

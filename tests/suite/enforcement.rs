@@ -576,6 +576,26 @@ async fn manual_revocations_of_secure_media_delivery_are_taken_in() {
     assert_eq!(run(0, "2026-11-22T21:35:00Z")["restored"], 1);
     assert_eq!(is_blocked().await, [false, false]);
 
+    // A row takes its own block with it, and nobody else's: the operator's stands until its time is over.
+    let at = |minute: u32| format!("2026-11-22T21:{minute}:00Z");
+    place.json(0, &["revoke", "ManualSess04", "--ttl", "24h", "--output", "json", "--now", &at(36)]);
+    put("ManualSess04", "MANUAL", &at(36), "2026-11-25T20:00:00Z").await;
+    run(0, &at(37));
+    assert_eq!(expires("ManualSess04"), "2026-11-25T20:00:00Z");
+    put("ManualSess04", "MANUAL", &at(37), "2026-11-23T20:00:00Z").await;
+    assert_eq!(run(0, &at(38))["restored"], 0);
+    assert_eq!(expires("ManualSess04"), "2026-11-23T21:36:00Z");
+    dynamodb
+        .delete_item()
+        .table_name("SessionToRevoke")
+        .key("session_id", S("ManualSess04".into()))
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(run(0, &at(39))["restored"], 0);
+    assert_eq!(expires("ManualSess04"), "2026-11-23T21:36:00Z");
+    place.json(0, &["restore", "ManualSess04", "--output", "json", "--now", &at(39)]);
+
     // A table that cannot be read is said, and changes nothing.
     put("ManualSess03", "MANUAL", "2026-11-22T21:20:00Z", "2026-11-27T20:00:00Z").await;
     run(0, "2026-11-22T21:40:00Z");
@@ -625,12 +645,24 @@ async fn who_is_left_behind_in_another_group_is_told() {
     let visibility = foreign_rule("other", 0).visibility_config;
     let made = group.set_visibility_config(visibility).send().await.unwrap();
     let new = made.summary.unwrap().id.unwrap();
+    let behind = format!("1 sessions are still in the rules of the rule group with the id {old}");
+    let is_told = |place: &Place, code| {
+        let summary = place.json(code, &["run", "--output", "json"]);
+        assert!(alarms(&summary).contains(&behind), "{summary}");
+    };
+    // Without [waf], and whether the new group can be written or not: until a person has seen to it.
+    place.configure("logs", "");
+    is_told(&place, 3);
     place.configure("logs", &format!("[waf]\nname = \"other\"\nid = \"{new}\""));
-    let summary = place.json(3, &["run", "--output", "json"]);
-    assert!(
-        alarms(&summary).contains(&format!("1 sessions are still in the rules of the rule group with the id {old}"))
-    );
+    server.fail_next("UpdateRuleGroup", 1, "AccessDeniedException", 400);
+    place.json(1, &["run", "--output", "json"]);
+    is_told(&place, 3);
+    is_told(&place, 3);
+    assert_eq!(place.run(&["waf", "forget", &new]).code, 2, "not the one that is in use");
+    assert_eq!(place.json(0, &["waf", "forget", &old, "--output", "json"]), json!({"group": old, "sessions": 1}));
+    assert_eq!(place.json(0, &["waf", "forget", &old, "--output", "json"])["sessions"], 0);
     place.json(0, &["run", "--output", "json"]);
+    assert_eq!(place.json(0, &["waf", "show", "--output", "json"])["in_force"], true);
 }
 
 /// WAF does not say what rules cost: who is to be let go is let go, and nobody new is blocked.

@@ -131,6 +131,70 @@ fn a_batch_whose_object_changed_meanwhile_is_finished_without_it_and_says_so() {
     place.json(0, &["run", "--output", "json"]);
 }
 
+/// While a folder is not mounted nothing in it is lost; and what is lost for good can be read if it comes back.
+#[test]
+fn what_a_cut_off_batch_lacks_is_not_lost_while_its_place_is_away_and_can_come_back() {
+    let place = Place::new("");
+    place.write_log("E1.2026-11-20-20.aaaa.gz", &shared("SharedSess01", 20, 10, 12));
+    place.write_log("E1.2026-11-20-20.bbbb.gz", &shared("SharedSess02", 20, 10, 12));
+    place.json(0, &["run", "--output", "json"]);
+    let expected = picture(&place);
+    let forget = || {
+        for table in ["activity", "credentials", "refusals", "deliveries", "findings", "revocations"] {
+            fs::remove_dir_all(place.path("state/tables").join(table)).unwrap();
+        }
+    };
+    forget();
+    fs::rename(place.path("logs"), place.path("away")).unwrap();
+    let waiting = place.json(1, &["run", "--output", "json"]);
+    assert!(waiting["alarms"].to_string().contains("cannot be finished now"), "{waiting}");
+    fs::rename(place.path("away"), place.path("logs")).unwrap();
+    place.json(0, &["run", "--output", "json"]);
+    assert_eq!(picture(&place), expected);
+
+    forget();
+    let (here, away) = (place.path("logs/E1.2026-11-20-20.bbbb.gz"), place.path("bbbb.gz"));
+    fs::rename(&here, &away).unwrap();
+    let lost = place.json(3, &["run", "--output", "json"]);
+    assert!(lost["alarms"].to_string().contains("its rows are lost"), "{lost}");
+    fs::rename(&away, &here).unwrap();
+    let found = place.json(0, &["run", "--retry-quarantined", "--output", "json"]);
+    assert_eq!(found["objects"]["ingested"], 1, "{found}");
+    assert_eq!(picture(&place)[0]["requests"], expected[0]["requests"]);
+}
+
+/// A name keeps its first bytes, however long ago they came.
+#[test]
+fn what_grows_under_a_name_is_not_counted_again_days_later() {
+    let place = Place::new("");
+    let configure = || {
+        let config = fs::read_to_string(place.path("streamwarden.toml")).unwrap();
+        fs::write(
+            place.path("streamwarden.toml"),
+            config.replace("[[logs]]", "activity_retention = \"30d\"\n[[logs]]"),
+        )
+        .unwrap();
+    };
+    configure();
+    let arrived = |time: &str| {
+        let time: std::time::SystemTime = time.parse::<chrono::DateTime<chrono::Utc>>().unwrap().into();
+        fs::File::open(place.path("logs/access.log")).unwrap().set_modified(time).unwrap();
+    };
+    let mut lines = shared("HomeSess0001", 20, 10, 5);
+    fs::write(place.path("logs/access.log"), log_text(&lines)).unwrap();
+    arrived("2026-11-20T20:30:00Z");
+    assert_eq!(place.json(0, &["run", "--output", "json"])["objects"]["ingested"], 1);
+    for day in 21..25 {
+        place.json(0, &["run", "--output", "json", "--now", &format!("2026-11-{day}T21:00:00Z")]);
+    }
+    lines.extend(shared("HomeSess0002", 20, 10, 1));
+    fs::write(place.path("logs/access.log"), log_text(&lines)).unwrap();
+    arrived("2026-11-25T20:30:00Z");
+    let grown = place.json(3, &["run", "--output", "json", "--now", "2026-11-25T21:00:00Z"]);
+    assert_eq!(grown["objects"]["quarantined"], 1, "{grown}");
+    assert_eq!(place.query("SELECT SUM(requests) AS n FROM activity"), [json!({"n": 20})]);
+}
+
 /// A random number generator whose seed is printed and can be given.
 pub fn seeded(name: &str) -> ChaCha8Rng {
     let seed = std::env::var(name).ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(rand::random::<u64>);

@@ -287,6 +287,13 @@ fn a_time_without_runs_is_made_up_for_and_said() {
     let alarm = summary["alarms"][0].as_str().unwrap();
     assert!(alarm.contains("2026-11-20T21:00:00Z") && alarm.contains("2026-11-22T23:30:00Z"), "{alarm}");
     assert_eq!(place.json(0, &["run", "--now", "2026-11-22T23:31:00Z", "--output", "json"])["alarms"], json!([]));
+    // Also where no run was done whole: one of two places is not there.
+    let lame = Place::new("[[logs]]\nlocation = \"nowhere\"");
+    lame.json(1, &["run", "--output", "json"]);
+    lame.write_log("E1.2026-11-20-21.bbbb.gz", &[line("20:59:00", "198.18.0.1", "HomeSess0001", 2, 200, "x")]);
+    let summary = lame.json(1, &["run", "--now", "2026-11-22T23:30:00Z", "--output", "json"]);
+    assert_eq!(summary["objects"]["ingested"], 1, "{summary}");
+    assert!(summary["alarms"].to_string().contains("no run was done whole"), "{summary}");
     // A new place does not read years of logs for it.
     let fresh = Place::new("");
     fresh.write_log("E1.2026-11-18-20.aaaa.gz", &[line("20:00:00", "198.18.0.1", "HomeSess0001", 1, 200, "x")]);
