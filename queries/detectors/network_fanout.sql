@@ -9,7 +9,7 @@
 -- false_positives = "a day on trains and in cafés; VPN exits that are not known as such"
 --
 -- [params]
--- # Networks in the window from which on a session is found; a carrier's address pool and all relays and VPN exits are one each ...
+-- # Networks in the window from which on a session is found; a carrier's address pool and all relays are one each ...
 -- min_networks = 8
 -- # ... if they belong to so many operators.
 -- min_operators = 4
@@ -31,10 +31,9 @@ WITH watching AS (
         session_id,
         network,
         CASE
-            -- A viewer behind one of these may have another exit every few minutes.
-            WHEN MIN(network_type) IN ('relay', 'vpn') THEN 'exits'
+            WHEN MIN(network_type) = 'relay' THEN 'relay'
             -- A rented machine is a place of its own.
-            WHEN MIN(network_type) = 'hosting' THEN network
+            WHEN MIN(network_type) IN ('hosting', 'vpn') THEN network
             -- An operator in another country is another one.
             ELSE COALESCE(CAST(MIN(asn) AS VARCHAR), 'unknown') || ' ' || COALESCE(MIN(country), '')
         END AS operator,
@@ -51,7 +50,7 @@ per_operator AS (
         session_id,
         operator,
         CASE
-            WHEN MIN(network_type) IN ('mobile', 'relay', 'vpn') THEN 1
+            WHEN MIN(network_type) IN ('mobile', 'relay') THEN 1
             ELSE GREATEST(
                 SUM(CASE WHEN network LIKE '%:%' THEN 1 ELSE 0 END),
                 SUM(CASE WHEN network LIKE '%:%' THEN 0 ELSE 1 END)

@@ -10,17 +10,18 @@ use serde::Deserialize;
 use super::Warden;
 use crate::alarm::{Alarm, AlarmKind};
 use crate::decide::Policy;
-use crate::engine::{EngineError, Sql, fetch, register, sql, timestamp};
+use crate::engine::{Begun, EngineError, Sql, begin, fetch, register, sql, timestamp};
 use crate::store::StoreError;
 use crate::time::rfc3339;
 use crate::waf::forecast::Rate;
-use crate::waf::journal::{Author, ENFORCED, Journal, left_behind};
+use crate::waf::journal::{Author, ENFORCED, Journal};
 use crate::waf::plan::{Desired, Plan, Room, plan};
 use crate::waf::sync::{Due, Reconciliation, desired};
 use crate::waf::{AwsRuleGroup, RuleGroup, WafError};
 
 const BLOCK_RATE: Sql = sql!("engine/block_rate.sql");
 const SERVED: Sql = sql!("engine/served.sql");
+const LEFT_BEHIND: Sql = sql!("engine/left_behind.sql");
 
 /// What the forecast takes for the present.
 const PRESENT: TimeDelta = TimeDelta::hours(6);
@@ -83,19 +84,11 @@ pub async fn enforce(
     let Author { store, now, .. } = author;
     let session = warden.engine.session_over(store, now).await?;
     let policy = Policy::new(&warden.config.guard, &warden.detectors, &warden.config.allow);
-    let behind = left_behind(&session, group.map_or("", AwsRuleGroup::id)).await?;
-    let behind = behind.iter().map(|(other, sessions)| {
-        let text = format!(
-            "{sessions} sessions are still in the rules of the rule group with the id {other}, which the config does not name: nobody \
-             takes them out; empty that group, or delete it, and then say so by `streamwarden waf forget {other}`"
-        );
-        Alarm::about(AlarmKind::WafLeftBehind, other, text)
-    });
-    let behind: Vec<Alarm> = behind.collect();
+    let behind = LeftBehind::begin(&session, group.map_or("", AwsRuleGroup::id));
     let Some(group) = group else {
         let desired = desired(&session, &policy, None, now).await?;
         let plan = plan(&desired, &Room { manual_share: warden.manual_share(), ..Room::of(warden.assumed_capacity()) });
-        return finish(&session, plan, WafState::NoGroup, &desired, behind, now).await;
+        return finish(&session, plan, WafState::NoGroup, &desired, behind.alarms().await?, now).await;
     };
     let journal = Journal::read(&session, group.id()).await?;
     let desired = desired(&session, &policy, Some(&journal), now).await?;
@@ -114,8 +107,34 @@ pub async fn enforce(
         }
     };
     let mut alarms = due_alarms(&due, group.name());
-    alarms.extend(behind);
+    alarms.extend(behind.alarms().await?);
     finish(&session, due.plan, waf, &reconciliation.desired, alarms, now).await
+}
+
+/// The alarms of what is left behind in other groups.
+struct LeftBehind(Begun);
+
+impl LeftBehind {
+    fn begin(session: &SessionContext, group: &str) -> LeftBehind {
+        LeftBehind(begin(session, LEFT_BEHIND, vec![("group", group.into())]))
+    }
+
+    async fn alarms(self) -> Result<Vec<Alarm>, EngineError> {
+        #[derive(Deserialize)]
+        struct Row {
+            rule_group: String,
+            sessions: u64,
+        }
+        let rows: Vec<Row> = self.0.rows().await?;
+        let alarm = |Row { rule_group: other, sessions }: Row| {
+            let text = format!(
+                "{sessions} sessions are still in the rules of the rule group with the id {other}, which the config does not name: \
+                 nobody takes them out; empty that group, or delete it, and then say so by `streamwarden waf forget {other}`"
+            );
+            Alarm::about(AlarmKind::WafLeftBehind, other, text)
+        };
+        Ok(rows.into_iter().map(alarm).collect())
+    }
 }
 
 fn due_alarms(due: &Due, group: &str) -> Vec<Alarm> {

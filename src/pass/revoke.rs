@@ -122,8 +122,9 @@ pub async fn record(
         let mut policy = Policy::new(&warden.config.guard, &warden.detectors, &warden.config.allow);
         policy.one_form_since = one_form_since;
         let mut first_blocks: Vec<Draft> = Vec::new();
-        let undecided = Undecided::read(&session, decided).await?;
+        let undecided = begin(&session, UNDECIDED, vec![("after", ScalarValue::Int64(Some(decided)))]);
         let mut cases = cases(&session, &recorder.events).await?;
+        let undecided = Undecided::of(undecided.rows().await?);
         cases.iter_mut().for_each(|case| undecided.mark(&mut case.findings));
         unsure = look_again(warden, &session, &mut cases, &undecided, &policy, now).await?;
         // A detector that failed speaks for nobody.
@@ -132,7 +133,7 @@ pub async fn record(
             held.iter().chain(&blocks).map(|event| (event.session_id.as_str(), event)).collect();
         for case in cases {
             let event = standing_on.get(case.session_id.as_str()).filter(|_| all_speak);
-            if let Some(event) = event.filter(|event| is_refuted(warden, &case, event)) {
+            if let Some(event) = event.filter(|event| is_refuted(warden, &case, event, now)) {
                 recorder.restore(
                     event,
                     "what was found is not found any more: logs that came later tell otherwise".to_owned(),
@@ -213,18 +214,19 @@ pub async fn record(
 /// The findings that no decision has seen.
 struct Undecided(HashSet<(String, String, Window)>);
 
+#[derive(Deserialize)]
+struct UndecidedRow {
+    session_id: String,
+    detector: String,
+    window_start: DateTime<Utc>,
+    window_end: DateTime<Utc>,
+}
+
 impl Undecided {
-    async fn read(session: &SessionContext, decided: i64) -> Result<Undecided, EngineError> {
-        #[derive(Deserialize)]
-        struct Row {
-            session_id: String,
-            detector: String,
-            window_start: DateTime<Utc>,
-            window_end: DateTime<Utc>,
-        }
-        let rows: Vec<Row> = fetch(session, UNDECIDED, vec![("after", ScalarValue::Int64(Some(decided)))]).await?;
-        let key = |row: Row| (row.session_id, row.detector, Window { start: row.window_start, end: row.window_end });
-        Ok(Undecided(rows.into_iter().map(key).collect()))
+    fn of(rows: Vec<UndecidedRow>) -> Undecided {
+        let key =
+            |row: UndecidedRow| (row.session_id, row.detector, Window { start: row.window_start, end: row.window_end });
+        Undecided(rows.into_iter().map(key).collect())
     }
 
     fn mark(&self, findings: &mut [Finding]) {
@@ -237,13 +239,16 @@ impl Undecided {
 
 /// Whether an automatic block, or what is held, has lost what it stands on: by the findings of now it would not be. `event` is the one that
 /// it stands on.
-fn is_refuted(warden: &Warden, case: &Case, event: &Event) -> bool {
+fn is_refuted(warden: &Warden, case: &Case, event: &Event, now: DateTime<Utc>) -> bool {
     let is_of_us = match &case.standing.active {
         Some(active) => active.origin == Origin::Auto,
         None => case.standing.held,
     };
     let policy = Policy::new(&warden.config.guard, &warden.detectors, &warden.config.allow);
+    // Of what was before, nobody knows any more whose tokens were used.
+    let kept_since = now - warden.config.activity_retention.delta();
     is_of_us
+        && event.window_start.is_some_and(|start| start >= kept_since)
         && !is_lowered(&policy, event)
         && sufficient_mode(&case.facts.own(&case.findings), &policy) < Some(event.mode)
 }

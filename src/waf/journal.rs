@@ -21,7 +21,6 @@ use crate::schema::Table;
 use crate::store::{Store, StoreError};
 
 const KNOWN_RULES: Sql = sql!("engine/known_rules.sql");
-const LEFT_BEHIND: Sql = sql!("engine/left_behind.sql");
 /// The sessions that are in the rules of `$group`.
 pub const ENFORCED: Sql = sql!("engine/enforced.sql");
 const ENFORCEMENT_STATE: Sql = sql!("engine/enforcement_state.sql");
@@ -251,17 +250,6 @@ async fn append<T: Serialize>(store: &dyn Store, table: Table, values: &[T]) -> 
 /// The digest of no rules: what a group has of ours before the first update.
 fn nothing() -> String {
     fingerprint(std::iter::empty())
-}
-
-/// What is left behind in other groups: how many sessions, by the id of the group.
-pub async fn left_behind(session: &SessionContext, group: &str) -> Result<BTreeMap<String, u64>, EngineError> {
-    #[derive(Deserialize)]
-    struct Row {
-        rule_group: String,
-        sessions: u64,
-    }
-    let rows: Vec<Row> = fetch(session, LEFT_BEHIND, vec![("group", group.into())]).await?;
-    Ok(rows.into_iter().map(|row| (row.rule_group, row.sessions)).collect())
 }
 
 /// A digest of what rules do, by their names, priorities, actions and patterns.

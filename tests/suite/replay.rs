@@ -114,7 +114,7 @@ fn each_row_of_a_sweep_is_what_a_replay_with_these_settings_finds() {
         "--sweep",
         "many_ips.max_networks=4..16:6",
         "--sweep",
-        "concurrent_networks.min_streams=1.5..4.5:1.5",
+        "secure_media_score.threshold=1.5..4.5:1.5",
         "--sweep",
         "many_ips.window=15m..30m:15m",
     ];
@@ -122,22 +122,22 @@ fn each_row_of_a_sweep_is_what_a_replay_with_these_settings_finds() {
     let rows = swept["sweep"].as_array().unwrap();
     assert_eq!(rows.len(), 3 * 3 * 2);
     // The last one changes fastest.
-    let settings = |networks: i64, streams: f64, window: &str| json!({"many_ips.max_networks": networks, "concurrent_networks.min_streams": streams, "many_ips.window": window});
+    let settings = |networks: i64, threshold: f64, window: &str| json!({"many_ips.max_networks": networks, "secure_media_score.threshold": threshold, "many_ips.window": window});
     assert_eq!(rows[0]["settings"], settings(4, 1.5, "15m"));
     assert_eq!(rows[1]["settings"], settings(4, 1.5, "30m"));
     assert_eq!(rows[17]["settings"], settings(16, 4.5, "30m"));
-    for (place_in_grid, (networks, streams, window)) in
+    for (place_in_grid, (networks, threshold, window)) in
         [(0, (4, 1.5, "15m")), (9, (10, 3.0, "30m")), (17, (16, 4.5, "30m"))]
     {
         let row = &rows[place_in_grid];
-        assert_eq!(row["settings"], settings(networks, streams, window));
+        assert_eq!(row["settings"], settings(networks, threshold, window));
         let config = format!(
-            "[detectors.many_ips]\nmax_networks = {networks}\nwindow = \"{window}\"\n[detectors.concurrent_networks]\nmin_streams = {streams:?}"
+            "[detectors.many_ips]\nmax_networks = {networks}\nwindow = \"{window}\"\n[detectors.secure_media_score]\nthreshold = {threshold:?}"
         );
         let alone = Place::with_fixtures(&config).json(0, &["replay", "--labels", &labels(), "--output", "json"]);
         assert_eq!(row["overall"], alone["evaluation"]["overall"], "{row}");
         assert_eq!(row["revocations"], json!(alone["revocations"].as_array().unwrap().len()));
-        for detector in ["many_ips", "concurrent_networks"] {
+        for detector in ["many_ips", "secure_media_score"] {
             assert_eq!(row["detectors"][detector], alone["evaluation"]["detectors"][detector], "{row}");
         }
     }
