@@ -157,7 +157,7 @@ pub fn verdict(findings: &[Finding], standing: &Standing, policy: &Policy<'_>) -
         let able = able(findings, policy, mode);
         let counts = |finding: &Finding| finding.undecided || standing.held;
         let deciding = able.iter().filter_map(|finding| deciding_window(finding, &able, counts));
-        let window = deciding.max().filter(|window| standing.is_new(mode, *window))?;
+        let window = deciding.filter(|window| standing.is_new(mode, *window)).max()?;
         // Everything that speaks in that window, each detector with its highest score.
         let mut best: BTreeMap<&str, &Finding> = BTreeMap::new();
         for finding in able.iter().filter(|finding| finding.window().overlaps(&window)) {
@@ -493,14 +493,31 @@ mod tests {
     fn a_window_that_begins_after_a_decision_is_new() {
         let guard = Guard::default();
         let long = Finding { window_start: at(0), ..finding("ips", "fanout", Strong, 120) };
-        let mut events = vec![recorded(propose_at(&[long], &Standing::default(), &facts(), &guard, 31).unwrap(), 31)];
+        let first = propose_at(std::slice::from_ref(&long), &Standing::default(), &facts(), &guard, 31).unwrap();
+        let mut events = vec![recorded(first, 31)];
         let mut recorder = Recorder { now: at(91), next_sequence: 2, run_id: "r", actor: "a", events: vec![] };
         recorder.expire(&events[0]);
         events.append(&mut recorder.events);
-        let again =
-            |end| propose_at(&[finding("ips", "fanout", Strong, end)], &Standing::of(&events), &facts(), &guard, 97);
+        let again = |end| {
+            let found = [finding("ips", "fanout", Strong, end), long.clone()];
+            propose_at(&found, &Standing::of(&events), &facts(), &guard, 97)
+        };
         assert_eq!(again(60), None, "it holds what was there");
-        assert!(matches!(again(95), Some(Proposal::Block(_))));
+        assert!(matches!(again(95), Some(Proposal::Block(_))), "whatever else was found again");
+    }
+
+    /// What was taken back because nobody found it any more can be found again, in the same window.
+    #[test]
+    fn what_was_refuted_can_be_found_again() {
+        let guard = Guard::default();
+        let found = [finding("ips", "fanout", Strong, 30)];
+        let mut events = vec![recorded(propose_at(&found, &Standing::default(), &facts(), &guard, 31).unwrap(), 31)];
+        assert_eq!(propose_at(&found, &Standing::of(&events), &facts(), &guard, 36), None);
+        let mut recorder = Recorder { now: at(36), next_sequence: 2, run_id: "r", actor: "a", events: vec![] };
+        recorder.restore(&events[0], "not found any more".to_owned());
+        events.append(&mut recorder.events);
+        let again = propose_at(&found, &Standing::of(&events), &facts(), &guard, 41);
+        assert!(matches!(again, Some(Proposal::Block(_))), "{again:?}");
     }
 
     #[test]

@@ -77,8 +77,9 @@ pub struct Standing {
     pub active: Option<Active>,
     /// Blocks that ended by time: each makes the next one longer.
     pub ended_blocks: u32,
-    /// What was decided on.
+    /// What was decided on, and how much of that before the block or the hold of now.
     pub decisions: Vec<Decision>,
+    pub decided_before: usize,
     /// Until when an `observed` event stands for the block that it was not.
     pub observed_until: Option<DateTime<Utc>>,
     /// It was held, and nothing came of it since.
@@ -115,6 +116,9 @@ impl Standing {
     fn apply(&mut self, event: &Event) {
         // The end of a block tells of its window once more, and decides on nothing.
         if !matches!(event.event, EventKind::Expired | EventKind::Restored) {
+            if self.active.is_none() && !self.held {
+                self.decided_before = self.decisions.len();
+            }
             let decision = |window_end| Decision { mode: event.mode, window_end, time: event.time };
             self.decisions.extend(event.window_end.map(decision));
         }
@@ -132,8 +136,11 @@ impl Standing {
             EventKind::Restored => {
                 self.active = None;
                 self.held = false;
-                if event.origin == Origin::Manual {
-                    self.restored_at = Some(event.time);
+                match event.origin {
+                    Origin::Manual => self.restored_at = Some(event.time),
+                    // What we take back was decided on in vain.
+                    Origin::Auto => self.decisions.truncate(self.decided_before),
+                    Origin::Dynamodb => {}
                 }
             }
             EventKind::Held => self.held = true,

@@ -15,7 +15,7 @@ alone AS (
     GROUP BY session_id, content, minute
     HAVING COUNT(*) = 1
 ),
--- One voice a session, however long it watches: nobody can outvote the others.
+-- One voice a session, however long it watches.
 voices AS (
     SELECT session_id, content, MEDIAN(segments) AS segments
     FROM alone
@@ -28,13 +28,19 @@ contents AS (
     GROUP BY content
 ),
 -- Of what is not known enough nobody is held to the pace of the rest, but to that of its quickest tenth: segments may be shorter
--- there, or sound come in segments of its own. Of the viewers, or of the contents, where most of the viewers watch one of a kind.
+-- there, or sound come in segments of its own. Of the viewers, each by what he fetches most quickly, so that nobody can outvote the others; or
+-- of the contents, where most of the viewers watch one of a kind.
+viewers AS (
+    SELECT MAX(segments) AS segments
+    FROM voices
+    GROUP BY session_id
+),
 ranked AS (
     SELECT
         segments,
         ROW_NUMBER() OVER (ORDER BY segments) AS place,
         COUNT(*) OVER () AS voices
-    FROM voices
+    FROM viewers
 ),
 ranked_contents AS (
     SELECT

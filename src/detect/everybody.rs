@@ -113,19 +113,25 @@ fn content_pace(cuts: &[Cut<'_>], numbers: &Numbers, is_left_out: impl Fn(&Cut<'
         }
     }
     fetched.sort_unstable();
+    // Of each session the quickest: nobody can outvote the others.
     let mut all_voices = Vec::new();
     let mut of_content: HashMap<u32, Vec<f64>, RandomState> = HashMap::default();
-    for watched in fetched.chunk_by(|a, b| (a.session, a.content) == (b.session, b.content)) {
-        let of_minutes = watched.chunk_by(|a, b| a.minute == b.minute);
-        // Minutes in which one network alone fetched the content: there was one viewer.
-        let alone = of_minutes.filter(|rows| rows[0].network == rows[rows.len() - 1].network);
-        let mut alone: Vec<f64> = alone.map(|rows| rows.iter().map(|row| row.segments).sum::<i64>() as f64).collect();
-        if alone.len() >= ENOUGH {
-            // One voice a session, however long it watches: nobody can outvote the others.
-            let voice = median(&mut alone);
-            all_voices.push(voice);
-            of_content.entry(watched[0].content).or_default().push(voice);
+    for of_session in fetched.chunk_by(|a, b| a.session == b.session) {
+        let mut quickest: Option<f64> = None;
+        for watched in of_session.chunk_by(|a, b| a.content == b.content) {
+            let of_minutes = watched.chunk_by(|a, b| a.minute == b.minute);
+            // Minutes in which one network alone fetched the content: there was one viewer.
+            let alone = of_minutes.filter(|rows| rows[0].network == rows[rows.len() - 1].network);
+            let mut alone: Vec<f64> =
+                alone.map(|rows| rows.iter().map(|row| row.segments).sum::<i64>() as f64).collect();
+            if alone.len() >= ENOUGH {
+                // One voice a session, however long it watches.
+                let voice = median(&mut alone);
+                quickest = Some(quickest.map_or(voice, |known| known.max(voice)));
+                of_content.entry(watched[0].content).or_default().push(voice);
+            }
         }
+        all_voices.extend(quickest);
     }
     let of_content: Vec<(u32, usize, f64)> =
         of_content.into_iter().map(|(content, mut voices)| (content, voices.len(), median(&mut voices))).collect();

@@ -91,6 +91,13 @@ impl LedgerRow {
     }
 }
 
+impl LedgerRow {
+    /// The same, of bytes with this digest.
+    pub fn with_digest(self, digest: String) -> Self {
+        LedgerRow { digest: Some(digest), ..self }
+    }
+}
+
 /// What the ledger knows, as far as new objects are judged by it: some fifty bytes an object.
 #[derive(Default)]
 pub struct Ledger {

@@ -292,6 +292,7 @@ impl Ingestion<'_> {
                 .map_err(|error| IngestError::Unfinished { batch, reason: format!("{location}: {error}") })?;
             // A place that has left the config since is read as what its content shows.
             let form = places.iter().find(|place| place.source.location() == location).map(|place| place.form.clone());
+            let is_in_use = form.is_some();
             let source = source::connect(&place).await;
             let object = LogObject { source, meta, form: form.unwrap_or_default() };
             let outcome = match read_with_retries(&object, self.context, &Arc::default()).await {
@@ -300,7 +301,7 @@ impl Ingestion<'_> {
             };
             // Where nothing can be listed, a place is not there for the moment: a folder that is not mounted.
             let outcome = match outcome {
-                Err(ObjectError::Gone(reason)) => match object.source.list(None).try_next().await {
+                Err(ObjectError::Gone(reason)) if is_in_use => match object.source.list(None).try_next().await {
                     Ok(_) => Err(ObjectError::Gone(reason)),
                     Err(error) => Err(ObjectError::Unavailable(error.to_string())),
                 },
@@ -325,19 +326,23 @@ impl Ingestion<'_> {
                         self.now,
                     );
                     row.batch = batch;
-                    lost.push(row);
+                    lost.push((row, digest));
                 }
             }
-        }
-        if !lost.is_empty() {
-            let rows = rows::encode(Table::Objects.schema().stored(), &lost).map_err(IngestError::Rows)?;
-            self.store.append(Table::Objects, vec![rows], &[]).await?;
         }
         let mut have = Vec::new();
         for table in [Table::Refusals, Table::Deliveries, Table::Credentials, Table::Activity] {
             if self.store.transaction(table, INGEST).await?.is_some_and(|version| version >= batch) {
                 have.push(table);
             }
+        }
+        if !lost.is_empty() {
+            // Where some tables have its rows, its bytes stay known: read again they would be there twice.
+            let known =
+                |(row, digest): (LedgerRow, String)| if have.is_empty() { row } else { row.with_digest(digest) };
+            let lost: Vec<LedgerRow> = lost.into_iter().map(known).collect();
+            let rows = rows::encode(Table::Objects.schema().stored(), &lost).map_err(IngestError::Rows)?;
+            self.store.append(Table::Objects, vec![rows], &[]).await?;
         }
         self.commit_tally(batch, tally, &have).await
     }

@@ -114,8 +114,13 @@ pub async fn record(
         }
     }
 
+    // An automatic block that goes on now may have been refuted while another one stood before it.
+    let resumed = blocks.iter().filter(|block| block.origin == Origin::Auto && block.run_id == run_id);
+    let resumed = rows::texts_batch("session_id", resumed.map(|block| &block.session_id));
     let mut unsure = None;
-    if decided < evaluated || release_held {
+    if decided < evaluated || release_held || resumed.num_rows() > 0 {
+        replace(&session, "resumed", resumed.schema(), vec![resumed])
+            .map_err(|error| query_error(CANDIDATES, error))?;
         let parameters =
             vec![("after", ScalarValue::Int64(Some(decided))), ("held", ScalarValue::Boolean(Some(release_held)))];
         register(&session, "candidates", CANDIDATES, parameters).await?;
@@ -127,12 +132,11 @@ pub async fn record(
         let undecided = Undecided::of(undecided.rows().await?);
         cases.iter_mut().for_each(|case| undecided.mark(&mut case.findings));
         unsure = look_again(warden, &session, &mut cases, &undecided, &policy, now).await?;
-        // A detector that failed speaks for nobody.
-        let all_speak = detection.failures.is_empty() && unsure.is_none();
         let standing_on: HashMap<&str, &Event> =
             held.iter().chain(&blocks).map(|event| (event.session_id.as_str(), event)).collect();
         for case in cases {
-            let event = standing_on.get(case.session_id.as_str()).filter(|_| all_speak);
+            // What a detector that failed has found before stands. Who waits is looked at again.
+            let event = standing_on.get(case.session_id.as_str()).filter(|_| unsure.is_none());
             if let Some(event) = event.filter(|event| is_refuted(warden, &case, event, now)) {
                 recorder.restore(
                     event,

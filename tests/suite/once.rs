@@ -161,6 +161,21 @@ fn what_a_cut_off_batch_lacks_is_not_lost_while_its_place_is_away_and_can_come_b
     let found = place.json(0, &["run", "--retry-quarantined", "--output", "json"]);
     assert_eq!(found["objects"]["ingested"], 1, "{found}");
     assert_eq!(picture(&place)[0]["requests"], expected[0]["requests"]);
+
+    // Where some tables have its rows already they are not written twice.
+    fs::remove_dir_all(place.path("state/tables/activity")).unwrap();
+    fs::rename(&here, &away).unwrap();
+    place.json(3, &["run", "--output", "json"]);
+    fs::rename(&away, &here).unwrap();
+    place.run(&["run", "--retry-quarantined", "--output", "json"]);
+    assert_eq!(picture(&place)[0]["delivered"], expected[0]["delivered"]);
+
+    // A place that has left the config keeps nobody waiting.
+    forget();
+    fs::rename(place.path("logs"), place.path("moved")).unwrap();
+    place.configure("moved", "");
+    let moved = place.json(3, &["run", "--output", "json"]);
+    assert!(moved["alarms"].to_string().contains("its rows are lost"), "{moved}");
 }
 
 /// A name keeps its first bytes, however long ago they came.
