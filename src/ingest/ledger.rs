@@ -197,7 +197,7 @@ impl Ledger {
             for (row, digest) in digests.as_string_view().iter().flatten().enumerate() {
                 let digest = id(&[digest]);
                 self.digests.insert(digest);
-                if new.contains(keys.value(row)) {
+                if keys.is_valid(row) && new.contains(keys.value(row)) {
                     self.ingested.insert(id(&[locations.value(row), keys.value(row)]), digest);
                 }
             }

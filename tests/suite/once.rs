@@ -171,7 +171,10 @@ fn what_a_cut_off_batch_lacks_is_not_lost_while_its_place_is_away_and_can_come_b
     assert_eq!(picture(&place)[0]["delivered"], expected[0]["delivered"]);
 
     // A place that has left the config keeps nobody waiting.
-    forget();
+    let place = Place::new("");
+    place.write_log("E1.2026-11-20-20.aaaa.gz", &shared("SharedSess01", 20, 10, 12));
+    place.json(0, &["run", "--output", "json"]);
+    fs::remove_dir_all(place.path("state/tables/activity")).unwrap();
     fs::rename(place.path("logs"), place.path("moved")).unwrap();
     place.configure("moved", "");
     let moved = place.json(3, &["run", "--output", "json"]);
