@@ -195,10 +195,10 @@ fn by_network(rows: Vec<NetworkMinute>) -> Vec<NetworkUse> {
 }
 
 fn seen(case: &Case, networks: &[NetworkUse]) -> Option<Seen> {
-    let Facts { binding, derived, last_seen, token_expires } = &case.facts;
+    let Facts { ref binding, derived, last_seen, token_expires } = case.facts;
     Some(Seen {
         first_seen: networks.iter().map(|network| network.first_seen).min()?,
-        last_seen: *last_seen,
+        last_seen,
         requests: networks.iter().map(|network| network.requests).sum(),
         segments: networks.iter().map(|network| network.segments).sum(),
         bound: match binding {
@@ -206,8 +206,8 @@ fn seen(case: &Case, networks: &[NetworkUse]) -> Option<Seen> {
             Binding::Never => "never",
             Binding::Sometimes(_) => "sometimes",
         },
-        derived: *derived,
-        token_expires: *token_expires,
+        derived,
+        token_expires,
     })
 }
 

@@ -237,8 +237,7 @@ async fn stored_findings(session: &SessionContext, jobs: &Jobs) -> Result<HashMa
 }
 
 fn by_key(findings: Vec<Finding>) -> HashMap<Key, Finding> {
-    let key = |finding: &Finding| (finding.session_id.clone(), finding.detector.clone(), finding.window());
-    findings.into_iter().map(|finding| (key(&finding), finding)).collect()
+    findings.into_iter().map(|finding| (finding.key(), finding)).collect()
 }
 
 /// What is new or has changed against the stored findings.

@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 pub use evaluate::{DetectError, Detection, DetectorStats, Purpose, detect, evaluations};
 pub use everybody::OfEverybody;
 use file::Strength;
-pub use inspect::Inspection;
+pub use inspect::{Inspection, Key};
 pub use tables::{Learned, WINDOWED, others_can_be_learned, plan_ahead};
 use window::Window;
 
@@ -50,6 +50,10 @@ fn undecided() -> bool {
 }
 
 impl Finding {
+    pub fn key(&self) -> Key {
+        (self.session_id.clone(), self.detector.clone(), self.window())
+    }
+
     pub fn window(&self) -> Window {
         Window { start: self.window_start, end: self.window_end }
     }

@@ -89,9 +89,7 @@ impl LedgerRow {
             batch: 0,
         }
     }
-}
 
-impl LedgerRow {
     /// The same, of bytes with this digest.
     pub fn with_digest(self, digest: String) -> Self {
         LedgerRow { digest: Some(digest), ..self }

@@ -12,7 +12,7 @@ use crate::alarm::{Alarm, AlarmKind};
 use crate::allow::Spared;
 use crate::decide::{Binding, Draft, Facts, Policy, Proposal, guard_trips, propose, sufficient_mode};
 use crate::detect::window::Window;
-use crate::detect::{DetectError, Detection, Finding, Inspection, Purpose, evaluations};
+use crate::detect::{DetectError, Detection, Finding, Inspection, Key, Purpose, evaluations};
 use crate::engine::{EngineError, Sql, begin, collect, fetch, query_error, register, replace, sql, timestamp};
 use crate::history::{Event, EventKind, Origin, Recorder, Standing};
 use crate::rows;
@@ -138,10 +138,7 @@ pub async fn record(
             // What a detector that failed has found before stands. Who waits is looked at again.
             let event = standing_on.get(case.session_id.as_str()).filter(|_| unsure.is_none());
             if let Some(event) = event.filter(|event| is_refuted(warden, &case, event, now)) {
-                recorder.restore(
-                    event,
-                    "what was found is not found any more: logs that came later tell otherwise".to_owned(),
-                );
+                recorder.restore(event, "nothing that suffices is found any more".to_owned());
                 continue;
             }
             let was_held = case.standing.held;
@@ -216,7 +213,7 @@ pub async fn record(
 }
 
 /// The findings that no decision has seen.
-struct Undecided(HashSet<(String, String, Window)>);
+struct Undecided(HashSet<Key>);
 
 #[derive(Deserialize)]
 struct UndecidedRow {
@@ -235,8 +232,7 @@ impl Undecided {
 
     fn mark(&self, findings: &mut [Finding]) {
         for finding in findings {
-            let key = (finding.session_id.clone(), finding.detector.clone(), finding.window());
-            finding.undecided = self.0.contains(&key);
+            finding.undecided = self.0.contains(&finding.key());
         }
     }
 }

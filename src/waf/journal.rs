@@ -186,7 +186,7 @@ impl Journal {
     /// Records that nobody is in the rules any more: somebody emptied or deleted the group. Gives how many were.
     pub async fn forget(&mut self, author: Author<'_>) -> Result<usize, StoreError> {
         self.record(author, &Plan::default(), &[]).await?;
-        Ok(std::mem::take(&mut self.enforced).len())
+        Ok(self.enforced.len())
     }
 
     /// Records the sessions that came into the rules and those that went out of them.
