@@ -17,6 +17,7 @@ use crate::smd_table::Contents;
 use crate::store::Store;
 use crate::time::Span;
 use crate::waf::journal::ENFORCED;
+use crate::waf::pack::{TOO_LONG, fits};
 
 const STANDING_BLOCKS: Sql = sql!("engine/standing_blocks.sql");
 const HELD: Sql = sql!("engine/held.sql");
@@ -87,6 +88,10 @@ pub async fn revoke(
         // What the logs show of it is enough, and knows when its tokens expire.
         if !credentials.is_empty() || !known.contains(id) {
             match credentials_of(&warden.config.sessions, scheme, id, credentials) {
+                Ok(given) if !given.iter().all(|(_, credential)| fits(credential)) => {
+                    done.refused.insert(id.clone(), TOO_LONG.to_owned());
+                    continue;
+                }
                 Ok(given) => {
                     matched.extend(given.into_iter().map(|(scheme, credential)| (id.as_str(), scheme, credential)));
                 }
@@ -259,8 +264,8 @@ fn credentials_of(
         own.dedup();
         return match own.len() {
             0 => Err(
-                "no request of it was seen, and its id is not what WAF matches: a token or signature of it is needed \
-                      (revoke --credential)"
+                "no request of it was seen, and it is no id that WAF matches (by the scheme, or by its min_length, max_length and \
+                      alphabet): a token or signature of it is needed (revoke --credential)"
                     .to_owned(),
             ),
             1 => Ok(own),

@@ -124,6 +124,7 @@ impl Common {
 
 /// Parses the command line, runs the command and gives its exit code.
 pub fn main() -> ExitCode {
+    forget_empty_variables();
     let cli = Cli::parse();
     let log_format = cli.common.log_format;
     start_logging(log_format);
@@ -153,6 +154,16 @@ pub fn main() -> ExitCode {
             tell(log_format, &describe(&error));
             ExitCode::from(code_of(&error))
         }
+    }
+}
+
+/// A variable of ours without a value is one that nobody has set, as in a file of variables that are filled in where they are needed.
+fn forget_empty_variables() {
+    let is_ours = |name: &std::ffi::OsString| name.to_str().is_some_and(|name| name.starts_with("STREAMWARDEN_"));
+    let empty = std::env::vars_os().filter(|(name, value)| value.is_empty() && is_ours(name));
+    for (name, _) in empty.collect::<Vec<_>>() {
+        // SAFETY: there is no other thread yet that could read the environment.
+        unsafe { std::env::remove_var(name) };
     }
 }
 

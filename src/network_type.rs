@@ -65,6 +65,16 @@ impl Default for NetworkTypes {
     }
 }
 
+/// The number of an autonomous system, as `64500` or `AS64500`.
+///
+/// # Errors
+///
+/// It is no such number.
+pub fn parse_asn(text: &str) -> Result<u32, String> {
+    let number = text.trim().trim_start_matches(['a', 'A']).trim_start_matches(['s', 'S']);
+    number.parse().map_err(|_| format!("{text:?} is no number of an autonomous system: write 64500 or AS64500"))
+}
+
 impl NetworkTypes {
     /// The file's, corrected by the lists of a config.
     ///
@@ -75,11 +85,7 @@ impl NetworkTypes {
         let mut types = NetworkTypes::default();
         for (name, kind) in LISTS {
             for value in lists.get(name).into_iter().flatten() {
-                let number = value.trim().trim_start_matches(['a', 'A']).trim_start_matches(['s', 'S']);
-                let asn = number.parse().map_err(|_| {
-                    (name, format!("{value:?} is no number of an autonomous system: write 64500 or AS64500"))
-                })?;
-                types.by_asn.insert(asn, kind);
+                types.by_asn.insert(parse_asn(value).map_err(|message| (name, message))?, kind);
             }
         }
         Ok(types)

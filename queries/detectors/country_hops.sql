@@ -30,15 +30,7 @@
 -- [thresholds]
 -- countries = "min_countries"
 -- overlapping_pairs = "min_returns"
-WITH
--- Whoever has one country hops nowhere: nearly everybody.
-travellers AS (
-    SELECT session_id
-    FROM activity
-    GROUP BY session_id
-    HAVING MIN(country) <> MAX(country)
-),
-servers AS (
+WITH servers AS (
     SELECT session_id, COUNT(*) AS servers
     FROM (SELECT DISTINCT session_id, network FROM activity WHERE network_type = 'hosting' AND segments > 0) AS networks
     GROUP BY session_id
@@ -47,8 +39,7 @@ minutes AS (
     SELECT activity.session_id, activity.country, activity.minute, SUM(activity.segments) AS segments
     FROM activity
     LEFT JOIN servers ON servers.session_id = activity.session_id
-    WHERE activity.session_id IN (SELECT session_id FROM travellers)
-        AND activity.country IS NOT NULL AND COALESCE(activity.network_type, '') NOT IN ('relay', 'vpn')
+    WHERE activity.country IS NOT NULL AND COALESCE(activity.network_type, '') NOT IN ('relay', 'vpn')
         AND (COALESCE(activity.network_type, '') <> 'hosting' OR COALESCE(servers.servers, 0) >= $min_servers)
     GROUP BY activity.session_id, activity.country, activity.minute
     HAVING SUM(activity.segments) >= 2

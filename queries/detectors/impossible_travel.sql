@@ -33,15 +33,7 @@
 -- operators = "min_operators"
 -- # Only where the GeoIP file has coordinates and says how exact they are (without that, a place may be the middle of a
 -- # country), and where operators are known. Carriers, relays, VPNs and servers are nowhere.
-WITH
--- Whoever has one operator goes nowhere: nearly everybody.
-travellers AS (
-    SELECT session_id
-    FROM activity
-    GROUP BY session_id
-    HAVING MIN(asn) <> MAX(asn)
-),
-sightings AS (
+WITH sightings AS (
     SELECT
         session_id,
         asn,
@@ -53,7 +45,7 @@ sightings AS (
         EXTRACT(EPOCH FROM MIN(first_seen)) AS first_seen,
         EXTRACT(EPOCH FROM MAX(last_seen)) AS last_seen
     FROM activity
-    WHERE session_id IN (SELECT session_id FROM travellers) AND segments > 0 AND latitude IS NOT NULL AND longitude IS NOT NULL AND accuracy_km IS NOT NULL AND asn IS NOT NULL AND network_type IS NULL
+    WHERE segments > 0 AND latitude IS NOT NULL AND longitude IS NOT NULL AND accuracy_km IS NOT NULL AND asn IS NOT NULL AND network_type IS NULL
     GROUP BY session_id, asn, network, minute
 ),
 steps AS (

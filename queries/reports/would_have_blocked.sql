@@ -5,7 +5,7 @@ WITH able AS (
     SELECT findings.session_id, findings.window_start, findings.window_end, findings.family, findings.strength
     FROM findings
     JOIN detector_modes ON detector_modes.detector = findings.detector AND detector_modes.mode = 'enforce'
-    WHERE findings.window_end > $since AND findings.strength IN ('medium', 'strong')
+    WHERE findings.window_end > $since AND findings.window_start < $until AND findings.strength IN ('medium', 'strong')
 ),
 sufficing AS (
     SELECT session_id, window_start, window_end

@@ -20,13 +20,13 @@ pub struct RevokeArgs {
     #[arg(value_name = "SESSION|-")]
     session: String,
     /// A token, signature or key of the session, where its id is not what WAF matches; several may be given.
-    #[arg(long)]
+    #[arg(long, value_name = "TEXT")]
     credential: Vec<String>,
     /// The scheme of the config that it belongs to, where several could take it and no request of it was seen.
-    #[arg(long)]
+    #[arg(long, value_name = "NAME")]
     scheme: Option<String>,
-    /// For how long, as 24h; not longer than activity_retention of the state.
-    #[arg(long, default_value = "24h")]
+    /// For how long, as 24h; not longer than activity_retention of the state. A block that lasts longer is not made shorter.
+    #[arg(long, default_value = "24h", value_name = "SPAN")]
     ttl: Span,
     #[command(flatten)]
     common: HandArgs,
@@ -181,8 +181,9 @@ fn sessions(session: &str) -> anyhow::Result<BTreeSet<String>> {
 
 /// Who asks: STREAMWARDEN_ACTOR, else the user that the program runs as.
 fn actor() -> String {
-    let named =
-        ["STREAMWARDEN_ACTOR", "SUDO_USER", "USER", "LOGNAME"].into_iter().find_map(|name| std::env::var(name).ok());
+    let named = ["STREAMWARDEN_ACTOR", "SUDO_USER", "USER", "LOGNAME"]
+        .into_iter()
+        .find_map(|name| std::env::var(name).ok().filter(|value| !value.is_empty()));
     // SAFETY: it cannot fail and touches no memory.
-    named.filter(|name| !name.is_empty()).unwrap_or_else(|| format!("uid {}", unsafe { libc::getuid() }))
+    named.unwrap_or_else(|| format!("uid {}", unsafe { libc::getuid() }))
 }

@@ -7,6 +7,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use super::{print, print_json};
 use crate::cli::{Common, Exit, Output};
 use crate::explain::{Explained, Judgement, NetworkUse, explain};
+use crate::history::Standing;
 use crate::pass::Warden;
 use crate::store::{DeltaStore, Root};
 use crate::text::{printable, table};
@@ -55,6 +56,11 @@ fn text(session: &Explained) -> String {
             let since = block.revoked_at.map_or("?".to_owned(), rfc3339);
             fact("blocked", format!("{}, since {since}, until {}", block.mode.name(), rfc3339(block.expires_at)));
             fact("", block.reason.clone().unwrap_or_default());
+        }
+        None if Standing::of(&session.events).held => {
+            let held =
+                "no, held: `run --release-held` lets it through to WAF, `restore` drops it (why: see its history)";
+            fact("blocked", held.to_owned());
         }
         None => fact("blocked", "no".to_owned()),
     }

@@ -7,6 +7,7 @@ use arrow::array::{ArrayRef, StringArray};
 use arrow::datatypes::DataType;
 use arrow::record_batch::RecordBatch;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
+use chrono::TimeDelta;
 use clap::ValueEnum;
 use datafusion::common::ScalarValue;
 use datafusion::prelude::{DataFrame, SessionContext};
@@ -26,17 +27,20 @@ use crate::store::{DeltaStore, Root};
 use crate::text::{csv_cell, json_line, printable, table};
 use crate::time::Span;
 
+/// What a saved query is about, if nobody says.
+const SAVED_SINCE: TimeDelta = TimeDelta::days(7);
+
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// How rows are printed: json is one object a line.
     #[arg(long, value_enum, default_value_t)]
     format: Format,
     /// A query that comes with the program.
-    #[arg(long, value_enum, conflicts_with = "sql")]
+    #[arg(long, value_enum, value_name = "NAME", conflicts_with = "sql")]
     saved: Option<Saved>,
-    /// The time that a saved query is about, up to now (or --now).
-    #[arg(long, default_value = "7d", requires = "saved")]
-    since: Span,
+    /// The time that a saved query is about, up to now (or --now); by default 7d.
+    #[arg(long, value_name = "SPAN")]
+    since: Option<Span>,
     /// The detector that the saved query detector_findings is about; else all.
     #[arg(long, value_name = "NAME")]
     detector: Option<String>,
@@ -58,7 +62,7 @@ pub enum Saved {
     Capacity,
     /// What a detector found (--detector), or all of them, by session.
     DetectorFindings,
-    /// How long each automatic block took, from the sharing to the decision, to WAF and to the first refusal.
+    /// How long each automatic block took, from the first shared minute to the decision, to WAF and to the first refusal.
     TimeToBlock,
     /// The sessions that were decided on, those with the most blocks first.
     TopOffenders,
@@ -90,6 +94,9 @@ pub async fn run(common: &Common, args: Args) -> anyhow::Result<Exit> {
     if args.detector.is_some() && args.saved != Some(Saved::DetectorFindings) {
         return Err(UsageError("--detector goes with --saved detector_findings".to_owned()).into());
     }
+    if args.since.is_some() && args.saved.is_none() {
+        return Err(UsageError("--since goes with --saved; a query of your own says WHERE time > …".to_owned()).into());
+    }
     let config = common.load()?;
     let now = common.clock(&config).now();
     let warden = Warden::new(config).await?;
@@ -104,7 +111,7 @@ pub async fn run(common: &Common, args: Args) -> anyhow::Result<Exit> {
         let modes = detector_modes(&warden)?;
         engine::replace(&session, "detector_modes", modes.schema(), vec![modes])?;
         let parameters = vec![
-            ("since", timestamp(now - args.since.delta())),
+            ("since", timestamp(now - args.since.map_or(SAVED_SINCE, Span::delta))),
             ("until", timestamp(now)),
             ("detector", ScalarValue::Utf8(args.detector)),
         ];

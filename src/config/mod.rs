@@ -226,6 +226,7 @@ mod tests {
             ("[[allow]]\nsession = \"x\"", "reason"),
             ("[[allow]]\nreason = \"x\"", "one of session"),
             ("[[allow]]\nasn = 1\nsession = \"x\"\nreason = \"x\"", "one of session"),
+            ("[[allow]]\nasn = \"mine\"\nreason = \"x\"", "write 64500 or AS64500"),
             ("[[allow]]\nnetwork = \"2001:db8::1\"\nreason = \"x\"", "/64"),
             ("[[allow]]\nasn = 1\nreason = \" \"", "the reason is empty"),
         ] {

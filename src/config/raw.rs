@@ -11,6 +11,7 @@ use crate::allow::{Allow, AllowList, Allowed};
 use crate::detect::file::{Parameter, Strength};
 use crate::logs::LogForm;
 use crate::logs::fields::{Layout, REALTIME_COLUMNS};
+use crate::network_type::parse_asn;
 use crate::schedule::{CronTimes, Schedule, Times};
 use crate::schema::Table;
 use crate::session::{Scheme, SchemeConfig};
@@ -66,6 +67,23 @@ struct State {
     lease: Span,
 }
 
+/// The number of an autonomous system, as a number or as the lists have it.
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(untagged)]
+enum Asn {
+    Number(u32),
+    Text(String),
+}
+
+impl Asn {
+    fn number(&self) -> Result<i64, String> {
+        match self {
+            Asn::Number(number) => Ok(i64::from(*number)),
+            Asn::Text(text) => parse_asn(text).map(i64::from),
+        }
+    }
+}
+
 /// An entry of the allow-list, about one thing.
 #[derive(Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
@@ -75,7 +93,7 @@ struct AllowEntry {
     #[serde(default)]
     network: Option<String>,
     #[serde(default)]
-    asn: Option<u32>,
+    asn: Option<Asn>,
     #[serde(default)]
     user_agent: Option<String>,
     #[serde(default)]
@@ -90,7 +108,7 @@ impl AllowEntry {
         let what = match (self.session, self.network, self.asn, self.user_agent, self.referer) {
             (Some(session), None, None, None, None) => Allowed::Session(session),
             (None, Some(network), None, None, None) => Allowed::Network(network.parse()?),
-            (None, None, Some(asn), None, None) => Allowed::Asn(i64::from(asn)),
+            (None, None, Some(asn), None, None) => Allowed::Asn(asn.number()?),
             (None, None, None, Some(agent), None) => Allowed::UserAgent(agent),
             (None, None, None, None, Some(referer)) => Allowed::Referer(referer.to_ascii_lowercase()),
             _ => return Err("an entry is about one of session, network, asn, user_agent and referer".to_owned()),

@@ -24,7 +24,12 @@ const MAX_COLUMN_BYTES: i64 = 1 << 30;
 /// `wanted` are the fields that are read, of those that the object has. The object goes through a temporary file without
 /// a name, as its index stands at its end.
 pub fn read(mut bytes: impl Read, wanted: FieldSet, rows: &mut dyn Rows) -> Result<Vec<String>, ReadError> {
-    let failed = |source| ReadError::Store { bytes: 0, source };
+    // What could not be read of the object is told by whoever reads it.
+    let failed = |source: std::io::Error| {
+        let folder = std::env::temp_dir();
+        let reason = format!("no temporary file can be written in {} (TMPDIR): {source}", folder.display());
+        ReadError::Store { bytes: 0, source: std::io::Error::new(source.kind(), reason) }
+    };
     let mut file = tempfile::tempfile().map_err(failed)?;
     std::io::copy(&mut bytes, &mut file).map_err(failed)?;
     file.rewind().map_err(failed)?;

@@ -194,7 +194,7 @@ async fn finish(
     Ok(Enforced { plan, waf, full_at, alarms })
 }
 
-/// When the group is full if blocks come and last as in the last day.
+/// When the group is full if blocks come and last as at [`PRESENT`].
 async fn forecast(
     session: &SessionContext,
     plan: &Plan,

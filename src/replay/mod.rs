@@ -11,9 +11,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use serde::ser::Error;
 use serde::{Deserialize, Serialize, Serializer};
-use serde_json::Value;
 
 use crate::alarm::Alarm;
 use crate::config::{Guard, Mode};
@@ -82,7 +80,7 @@ pub struct Found {
 
 /// Text that is JSON, as what it is.
 fn as_json<S: Serializer>(text: &str, serializer: S) -> Result<S::Ok, S::Error> {
-    serde_json::from_str::<Value>(text).map_err(S::Error::custom)?.serialize(serializer)
+    serde_transcode::transcode(&mut serde_json::Deserializer::from_str(text), serializer)
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]

@@ -37,14 +37,36 @@ impl S3Source {
     }
 
     /// Where the listing goes on behind a page: at its last key, or behind all the hours that are too old to matter. A bucket with
-    /// years of logs costs some two pages a distribution beside what is new.
-    fn next_position(&self, page: &ListObjectsV2Output, since: Option<DateTime<Utc>>) -> Option<String> {
-        let last = page.contents().last()?.key()?;
-        let skipped = since
-            .and_then(|since| names::skip_to(last.strip_prefix(&self.prefix)?, since))
-            .map(|skipped| format!("{}{skipped}", self.prefix));
-        skipped.filter(|skipped| skipped.as_str() > last).or_else(|| Some(last.to_owned()))
+    /// years of logs costs some two pages a distribution beside what is new. Behind a page without keys, which S3 may send, it goes
+    /// on where S3 says.
+    fn next_position(&self, page: &ListObjectsV2Output, since: Option<DateTime<Utc>>) -> Result<Position, SourceError> {
+        if page.is_truncated() != Some(true) {
+            return Ok(Position::End);
+        }
+        if let Some(last) = page.contents().last().and_then(|object| object.key()) {
+            let skipped = since
+                .and_then(|since| names::skip_to(last.strip_prefix(&self.prefix)?, since))
+                .map(|skipped| format!("{}{skipped}", self.prefix));
+            let skipped = skipped.filter(|skipped| skipped.as_str() > last);
+            return Ok(Position::Behind(skipped.unwrap_or_else(|| last.to_owned())));
+        }
+        // What comes must not be taken for read.
+        let token = page.next_continuation_token().ok_or_else(|| SourceError::List {
+            location: self.location.clone(),
+            reason: "S3 says that there is more, and gave nothing behind which to go on".to_owned(),
+        })?;
+        Ok(Position::Token(token.to_owned()))
     }
+}
+
+/// Where a listing goes on.
+enum Position {
+    Start,
+    /// Behind this key, which need not be there.
+    Behind(String),
+    /// Where S3 left off.
+    Token(String),
+    End,
 }
 
 /// The object as the ledger knows it; none for what is no log: a folder's marker, or an entry without a name.
@@ -74,19 +96,17 @@ impl LogSource for S3Source {
     }
 
     fn list(&self, since: Option<DateTime<Utc>>) -> BoxStream<'_, Result<ObjectMeta, SourceError>> {
-        stream::try_unfold(Some(None), move |position: Option<Option<String>>| async move {
-            let Some(after) = position else { return Ok(None) };
+        stream::try_unfold(Position::Start, move |position| async move {
             let request = self.client.list_objects_v2().bucket(&self.bucket).prefix(&self.prefix);
-            let page = request.set_start_after(after).send().await.map_err(|error| self.list_error(&error))?;
-            if page.is_truncated() != Some(true) {
-                return Ok(Some((page, None)));
-            }
-            // Without a key nobody knows where to go on, and what comes must not be taken for read.
-            let next = self.next_position(&page, since).ok_or_else(|| SourceError::List {
-                location: self.location.clone(),
-                reason: "S3 says that there is more, and gave nothing behind which to go on".to_owned(),
-            })?;
-            Ok(Some((page, Some(Some(next)))))
+            let request = match position {
+                Position::Start => request,
+                Position::Behind(key) => request.start_after(key),
+                Position::Token(token) => request.continuation_token(token),
+                Position::End => return Ok(None),
+            };
+            let page = request.send().await.map_err(|error| self.list_error(&error))?;
+            let next = self.next_position(&page, since)?;
+            Ok(Some((page, next)))
         })
         .map_ok(move |page| {
             let objects = page.contents.unwrap_or_default();
@@ -124,5 +144,71 @@ impl LogSource for S3Source {
                 })
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+    use std::sync::Arc;
+
+    use aws_sdk_s3::config::{BehaviorVersion, Credentials, Region};
+    use axum::Router;
+    use axum::extract::State;
+    use axum::http::Uri;
+
+    use super::*;
+
+    /// A page of a listing: the keys, and what S3 says of what follows.
+    type Page = (&'static [&'static str], Option<&'static str>);
+
+    /// A source behind which S3 gives these pages, by the continuation token or the key behind which they are asked for.
+    async fn source_of(pages: HashMap<&'static str, Page>) -> S3Source {
+        async fn answer(State(pages): State<Arc<HashMap<&'static str, Page>>>, uri: Uri) -> String {
+            let query = url::form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes());
+            let position = query.into_iter().find(|(name, _)| matches!(&**name, "continuation-token" | "start-after"));
+            let (keys, next) = pages[&*position.map_or_else(String::new, |(_, value)| value.into_owned())];
+            let object = |key: &&str| {
+                format!(
+                    "<Contents><Key>{key}</Key><LastModified>2026-11-20T20:30:00.000Z</LastModified><ETag>e</ETag><Size>9</Size></Contents>"
+                )
+            };
+            let token = next.filter(|token| !token.is_empty());
+            let token =
+                token.map_or(String::new(), |token| format!("<NextContinuationToken>{token}</NextContinuationToken>"));
+            let contents: String = keys.iter().map(object).collect();
+            let is_truncated = next.is_some();
+            format!("<ListBucketResult><IsTruncated>{is_truncated}</IsTruncated>{token}{contents}</ListBucketResult>")
+        }
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let service = Router::new().fallback(answer).with_state(Arc::new(pages));
+        tokio::spawn(async move { axum::serve(listener, service).await });
+        let config = aws_sdk_s3::Config::builder()
+            .behavior_version(BehaviorVersion::latest())
+            .region(Region::new("us-east-1"))
+            .credentials_provider(Credentials::new("id", "secret", None, None, "test"))
+            .endpoint_url(format!("http://{address}"))
+            .force_path_style(true)
+            .build();
+        S3Source::new(Client::from_conf(config), "logs".to_owned(), "cdn/".to_owned())
+    }
+
+    async fn listed(source: &S3Source) -> Result<Vec<String>, SourceError> {
+        source.list(None).map_ok(|object| object.key).try_collect().await
+    }
+
+    #[tokio::test]
+    async fn a_listing_goes_on_behind_a_page_without_keys() {
+        let pages = [
+            ("", (&["cdn/a.gz", "cdn/b.gz"] as &[_], Some("unused"))),
+            ("cdn/b.gz", (&[], Some("t1"))),
+            ("t1", (&[], Some("t2"))),
+            ("t2", (&["cdn/c.gz"], None)),
+        ];
+        assert_eq!(listed(&source_of(pages.into()).await).await.unwrap(), ["a.gz", "b.gz", "c.gz"]);
+        // It must not be taken for the end.
+        let error = listed(&source_of([("", (&[] as &[_], Some("")))].into()).await).await.unwrap_err();
+        assert!(error.to_string().contains("there is more"), "{error}");
     }
 }

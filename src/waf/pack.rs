@@ -27,6 +27,10 @@ pub const REGEX_WCU: u64 = 3;
 /// WCUs of a ByteMatchStatement that starts with its string. Source: "String match rule statement".
 pub const STARTS_WITH_WCU: u64 = 2;
 
+/// Why a session cannot be blocked.
+pub const TOO_LONG: &str =
+    "its credential is longer than a rule of WAF can hold (200 characters with what stands around it)";
+
 /// What names of our rules begin with; no other rule is ever touched.
 pub const RULE_PREFIX: &str = "streamwarden-";
 
@@ -60,6 +64,12 @@ pub struct Packed {
     pub wcu: u64,
     /// Sessions of which no rule can hold a credential: it is too long.
     pub too_long: BTreeSet<String>,
+}
+
+/// Whether a rule can hold it: with what stands around it, it may be too long.
+pub fn fits(credential: &Credential) -> bool {
+    let target = Target { session_id: String::new(), credential: credential.clone() };
+    pack(std::iter::once(&target), Mode::Enforce).too_long.is_empty()
 }
 
 /// Packs targets into rules.

@@ -9,7 +9,7 @@ use datafusion::prelude::SessionContext;
 use serde::Deserialize;
 
 use super::journal::{Author, ENFORCED, Journal, Update, fingerprint};
-use super::pack::{Target, is_ours};
+use super::pack::{TOO_LONG, Target, fits, is_ours};
 use super::plan::{Block, Desired, Plan, Room, is_in_force, plan, rules_for_group};
 use super::{RuleGroup, Snapshot, WafError};
 use crate::config::Mode;
@@ -80,7 +80,12 @@ pub async fn desired(
             desired.unmatchable.push((row.session_id, "a credential of it was seen with another session too"));
             continue;
         }
-        let target = Target { session_id: row.session_id.clone(), credential: Credential { component, text } };
+        let credential = Credential { component, text };
+        if !fits(&credential) {
+            desired.unmatchable.push((row.session_id, TOO_LONG));
+            continue;
+        }
+        let target = Target { session_id: row.session_id.clone(), credential };
         let block = Block {
             session_id: row.session_id,
             mode,

@@ -130,3 +130,19 @@ fn what_cannot_be_done_by_hand_is_refused_at_once() {
     }
     assert!(!place.path("state").exists(), "nothing is written");
 }
+
+/// It is no lack of room.
+#[test]
+fn what_is_longer_than_a_rule_can_hold_is_refused_and_said() {
+    let place = Place::new("");
+    let long = "x".repeat(199);
+    let refused = place.json(3, &["revoke", &long, "--output", "json"]);
+    assert!(refused["refused"][&long].as_str().unwrap().contains("longer than a rule"), "{refused}");
+    place.write_log("E1.2026-11-20-20.aaaa.gz", &shared(&long, 20, 10, 12));
+    let run = place.json(3, &["run", "--output", "json"]);
+    assert_eq!((&run["revoked"], &run["waf"]["sessions"]), (&json!(1), &json!(0)));
+    let alarms = run["alarms"].as_array().unwrap();
+    assert!(alarms.len() == 1 && alarms[0].as_str().unwrap().contains("longer than a rule"), "{alarms:?}");
+    let fits = "x".repeat(198);
+    assert_eq!(place.json(0, &["revoke", &fits, "--output", "json"])["sessions"], json!([fits]));
+}

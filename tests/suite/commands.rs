@@ -5,6 +5,7 @@ use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
 use arrow::array::AsArray;
+use chrono::{DateTime, Utc};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use serde_json::{Value, json};
 
@@ -234,8 +235,23 @@ fn saved_reports_say_what_the_history_says() {
     let blocked = rows(&["time_to_block"]);
     assert_eq!(blocked.len() as u64, run["revoked"].as_u64().unwrap());
     assert!(blocked.iter().all(|row| row["decided_at"] == NOW && row["applied_at"].is_null()), "{blocked:?}");
-    let refused = place.run(&["query", "--detector", "many_ips", "SELECT 1"]);
-    assert_eq!(refused.code, 2, "{refused:?}");
+    // The window that decided may begin when the session was long shared.
+    let replayed = place.json(0, &["replay", "--output", "json"]);
+    let mut shared = 0;
+    for revocation in replayed["revocations"].as_array().unwrap() {
+        let row = blocked.iter().find(|row| row["session_id"] == revocation["session_id"]).unwrap();
+        let at: DateTime<Utc> = revocation["shared_at"].as_str().unwrap().parse().unwrap();
+        let since = NOW.parse::<DateTime<Utc>>().unwrap() - at;
+        if !row["shared_at"].is_null() {
+            assert_eq!(row["seconds_from_sharing"], since.num_seconds(), "{row} {revocation}");
+            shared += 1;
+        }
+    }
+    assert!(shared >= 6, "{blocked:?}");
+    for ignored in [["--detector", "many_ips"], ["--since", "1h"]] {
+        let refused = place.run(&["query", ignored[0], ignored[1], "SELECT 1"]);
+        assert!(refused.code == 2 && refused.stderr.contains("--saved"), "{refused:?}");
+    }
 }
 
 #[test]
@@ -257,4 +273,18 @@ fn completions_know_the_commands() {
     let script = Place::new("").run(&["completions", "bash"]).stdout;
     let checked = Command::new("bash").args(["-n", "-c", &script]).status().unwrap();
     assert!(checked.success());
+}
+
+/// As a file of variables has them that are filled in where they are needed.
+#[test]
+fn a_variable_without_a_value_is_not_set() {
+    let empty = ["STREAMWARDEN_NOW", "STREAMWARDEN_CONFIG", "STREAMWARDEN_LOG_FORMAT", "STREAMWARDEN_WEBHOOK"];
+    let place = Place::with_fixtures("").with_env(empty.map(|name| (name, String::new())).to_vec());
+    for arguments in [&["run"][..], &["revoke", "UnseenSess01"]] {
+        let mut command = place.command(arguments);
+        command.env("STREAMWARDEN_ACTOR", "").env("SUDO_USER", "").env("USER", "someone");
+        let output = command.output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{output:?}");
+    }
+    assert_eq!(place.query("SELECT actor FROM revocations WHERE origin = 'manual'"), [json!({"actor": "someone"})]);
 }

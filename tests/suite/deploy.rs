@@ -8,7 +8,7 @@ use std::process::Command;
 use serde_json::Value;
 
 use crate::aws::{make_group, s3, waf};
-use crate::support::servers::{AwsServer, Call, policy, python};
+use crate::support::servers::{AwsServer, Call, parse_alerts, policy, python};
 use crate::support::{Place, shared};
 
 fn deploy(name: &str) -> PathBuf {
@@ -36,6 +36,10 @@ fn allowed() -> BTreeMap<String, Vec<String>> {
     let mut allowed: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for statement in statements.as_array().unwrap() {
         assert_eq!(statement["Effect"], "Allow");
+        // Where reading what is not there is refused, nobody can tell it from what may not be read.
+        if let Value::Object(conditions) = &statement["Condition"] {
+            assert!(conditions.keys().all(|operator| operator.ends_with("IfExists")), "{statement}");
+        }
         for action in texts(&statement["Action"]) {
             allowed.entry(action).or_default().extend(texts(&statement["Resource"]));
         }
@@ -155,6 +159,11 @@ fn the_template_passes_cfn_lint() {
         String::from_utf8_lossy(&lint.stdout),
         String::from_utf8_lossy(&lint.stderr)
     );
+}
+
+#[test]
+fn the_alerts_are_expressions_of_prometheus() {
+    parse_alerts(&deploy("prometheus/alerts.yml"));
 }
 
 #[test]

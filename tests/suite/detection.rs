@@ -160,6 +160,9 @@ fn the_guard_holds_a_detector_gone_mad_until_a_person_lets_it_through() {
     let held = place.json(3, &["run", "--output", "json"]);
     assert_eq!((&held["held"], &held["revoked"], &held["waf"]["sessions"]), (&json!(3), &json!(0), &json!(0)));
     assert!(held["alarms"][0].as_str().unwrap().contains("--release-held"), "{held}");
+    let one = place.query("SELECT session_id FROM revocations WHERE event = 'held' LIMIT 1");
+    let explained = place.run(&["explain", one[0]["session_id"].as_str().unwrap()]);
+    assert!(explained.stdout.contains("no, held: `run --release-held`"), "{explained:?}");
     // Nothing new happened: they are held still, and not held anew.
     let again = place.json(3, &["run", "--output", "json"]);
     assert_eq!((&again["held"], &again["revoked"]), (&json!(0), &json!(0)));

@@ -260,6 +260,11 @@ pub fn policy(template: &Path, role: &str) -> Value {
     serde_json::from_slice(&output.stdout).expect("JSON from policy.py")
 }
 
+/// Panics with the alerts of a file of Prometheus rules whose expression is none.
+pub fn parse_alerts(rules: &Path) {
+    run(Command::new(python()).arg(servers_dir().join("promql.py")).arg(rules), "parse the expressions of the alerts");
+}
+
 fn servers_dir() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/servers")
 }
