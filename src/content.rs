@@ -60,8 +60,8 @@ pub struct Content<'a> {
     /// stands at the top is its own asset, without the number in its name. None for the root.
     pub asset: Option<&'a str>,
     pub kind: Kind,
-    /// The identity of a media segment, 63 bits: the same for all renditions that lie in folders of their own. None for what is
-    /// no segment.
+    /// The identity of a media segment, 63 bits: the same for all renditions that lie in folders of their own, but not for pictures,
+    /// sound and text: one viewer fetches these. None for what is no segment.
     pub segment: Option<i64>,
 }
 
@@ -71,12 +71,63 @@ pub fn content<'a>(path: &'a str, asset_of_folder: impl FnOnce(&'a str) -> Optio
     let asset = folder_end.and_then(|end| asset_of_folder(&path[..end]).or_else(|| asset_at_top(path)));
     let name = folder_end.map_or(path, |end| &path[end + 1..]);
     let kind = kind_of_file(name);
-    Content { asset, kind, segment: (kind == Kind::Segment).then(|| segment(asset, name)) }
+    let renditions = || path[asset.map_or(0, str::len)..].strip_suffix(name).unwrap_or_default();
+    Content {
+        asset,
+        kind,
+        segment: (kind == Kind::Segment).then(|| segment(asset, Track::of(renditions(), name), name)),
+    }
+}
+
+/// What of a stream a segment holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Track {
+    /// Or all of it.
+    Video,
+    Audio,
+    Text,
+}
+
+impl Track {
+    /// By the folders below the asset, else by the ending of the file.
+    fn of(renditions: &str, name: &str) -> Track {
+        let of_folder = |folder: &str| {
+            let begins = |word: &&str| folder.get(..word.len()).is_some_and(|start| start.eq_ignore_ascii_case(word));
+            if TEXT_FOLDERS.iter().any(|word| begins(&word)) {
+                Some(Track::Text)
+            } else if begins(&"audio") || is_numbered_sound(folder) {
+                Some(Track::Audio)
+            } else {
+                None
+            }
+        };
+        let of_ending = || {
+            let ending = name.rsplit_once('.').map_or("", |(_, ending)| ending);
+            let is_one_of = |endings: &[&str]| endings.iter().any(|known| ending.eq_ignore_ascii_case(known));
+            if is_one_of(&["aac", "ac3", "ec3", "mp3", "m4a", "cmfa"]) {
+                Track::Audio
+            } else if is_one_of(&["vtt", "webvtt", "ttml", "cmft"]) {
+                Track::Text
+            } else {
+                Track::Video
+            }
+        };
+        renditions.split('/').find_map(of_folder).unwrap_or_else(of_ending)
+    }
+}
+
+/// Beginnings of folders of text.
+const TEXT_FOLDERS: [&str; 3] = ["sub", "caption", "text"];
+
+/// A folder such as `a1` or `a_128k`.
+fn is_numbered_sound(folder: &str) -> bool {
+    let rest = folder.strip_prefix(['a', 'A']).map(|rest| rest.trim_start_matches(['-', '_', '=']));
+    rest.is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
 }
 
 /// The asset that a folder belongs to; none if there is no folder.
 pub fn asset_of_folder(folder: &str) -> Option<&str> {
-    let mut asset = folder;
+    let mut asset = without_tracks(folder);
     while let Some((above, last)) = asset.rsplit_once('/') {
         if above.is_empty() || !is_rendition(last) {
             break;
@@ -86,18 +137,73 @@ pub fn asset_of_folder(folder: &str) -> Option<&str> {
     (!asset.is_empty()).then_some(asset)
 }
 
+/// A folder up to one that is called after what of a stream it holds, as in `film/audio/en/mp4a.40.2`, where nothing else than what tells
+/// tracks apart stands behind that. There is a folder before it: elsewhere it may be what a catalogue is sorted by.
+fn without_tracks(folder: &str) -> &str {
+    let mut above = folder;
+    let mut found = folder;
+    while let Some((rest, last)) = above.rsplit_once('/') {
+        if rest.trim_start_matches('/').is_empty() {
+            break;
+        }
+        let lower = last.to_ascii_lowercase();
+        if TRACK_FOLDERS.contains(&lower.as_str()) {
+            found = rest;
+        } else if !(is_rendition(last) || is_language(&lower) || is_number(&lower) || is_codec(&lower)) {
+            break;
+        }
+        above = rest;
+    }
+    found
+}
+
+/// Folders that are called after what of a stream they hold.
+const TRACK_FOLDERS: [&str; 9] =
+    ["video", "videos", "audio", "audios", "subs", "subtitles", "captions", "text", "texts"];
+
+/// Names of codecs in paths, as in `avc1` and `mp4a.40.2`. Source: RFC 6381, and the registrations of its `codecs`.
+const CODECS: [&str; 19] = [
+    "avc", "avc1", "avc3", "h264", "h265", "hevc", "hev1", "hvc1", "dvh1", "dvhe", "av1", "av01", "vp8", "vp9", "vp09",
+    "mp4a", "aac", "opus", "stpp",
+];
+
+fn is_codec(lower: &str) -> bool {
+    CODECS.contains(&lower.split('.').next().unwrap_or_default())
+}
+
+fn is_number(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.' || byte == b'x')
+}
+
+fn is_language(lower: &str) -> bool {
+    LANGUAGES.split_ascii_whitespace().any(|known| known == lower)
+}
+
+/// A language of a country, as `en-US`. In lower case it may be anything.
+fn is_locale(folder: &str) -> bool {
+    folder.split_once(['-', '_']).is_some_and(|(language, country)| {
+        country.len() == 2 && country.bytes().all(|byte| byte.is_ascii_uppercase()) && is_language(language)
+    })
+}
+
 fn asset_at_top(path: &str) -> Option<&str> {
     let stem = path.rsplit_once('.').map_or(path, |(stem, _)| stem);
     let stem = stem.trim_end_matches(|c: char| c.is_ascii_digit()).trim_end_matches(['-', '_', '.']);
     (stem.len() > 1).then_some(stem)
 }
 
-/// A hash of the asset and the file's name; it is stored, so it must never change.
-fn segment(asset: Option<&str>, name: &str) -> i64 {
+/// A hash of the asset, the file's name and, but for pictures, what it holds. It is stored, so it must not change without need: what was
+/// shared while it changes is not seen as such for some minutes.
+fn segment(asset: Option<&str>, track: Track, name: &str) -> i64 {
     let mut hash = XxHash64::with_seed(0);
     hash.write(asset.unwrap_or_default().as_bytes());
     hash.write(b"/");
     hash.write(name.as_bytes());
+    hash.write(match track {
+        Track::Video => b"",
+        Track::Audio => b"\0audio",
+        Track::Text => b"\0text",
+    });
     (hash.finish() >> 1) as i64
 }
 
@@ -113,7 +219,18 @@ const LANGUAGES: &str = "aa ab ae af ak am an ar as av ay az ba be bg bi bm bn b
 
 /// Whether a folder's name tells a rendition apart rather than an asset.
 fn is_rendition(folder: &str) -> bool {
-    const WORDS: [&str; 22] = [
+    const WORDS: [&str; 33] = [
+        "hd",
+        "sd",
+        "fhd",
+        "uhd",
+        "low",
+        "lo",
+        "mid",
+        "medium",
+        "high",
+        "hi",
+        "source",
         "hls",
         "dash",
         "cmaf",
@@ -137,7 +254,7 @@ fn is_rendition(folder: &str) -> bool {
         "media",
         "low_latency",
     ];
-    const PREFIXES: [&str; 14] = [
+    const PREFIXES: [&str; 17] = [
         "video",
         "audio",
         "sub",
@@ -152,6 +269,14 @@ fn is_rendition(folder: &str) -> bool {
         "quality",
         "profile",
         "period",
+        "gear",
+        "out",
+        "layer",
+    ];
+    /// Of pictures, in lines: of 16:9, 4:3 and what encoding ladders are written of.
+    const HEIGHTS: [&str; 24] = [
+        "144", "180", "216", "234", "240", "252", "270", "288", "360", "368", "396", "404", "406", "432", "480", "486",
+        "504", "540", "576", "720", "900", "1080", "1440", "2160",
     ];
     const SUFFIXES: [&str; 5] = ["p", "k", "kbps", "mbps", "fps"];
     const TRACKS: [&str; 15] = [
@@ -174,21 +299,28 @@ fn is_rendition(folder: &str) -> bool {
     // Followed by a language, or by what a track of sound is called.
     const SPOKEN: [&str; 6] = ["audio", "sub", "subs", "subtitles", "captions", "text"];
     let lower = folder.to_ascii_lowercase();
-    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit() || b == b'.' || b == b'x');
     let numbered = |rest: &str| {
         let rest = rest.trim_start_matches(['-', '_', '=']);
         is_number(rest) || SUFFIXES.iter().any(|suffix| rest.strip_suffix(suffix).is_some_and(is_number))
     };
     let of_language = |rest: &str| {
         let tongue = rest.strip_prefix(['-', '_']).and_then(|rest| rest.split(['-', '_']).next());
-        tongue.is_some_and(|tongue| {
-            TRACKS.contains(&tongue) || LANGUAGES.split_ascii_whitespace().any(|known| known == tongue)
-        })
+        tongue.is_some_and(|tongue| TRACKS.contains(&tongue) || is_language(tongue))
     };
+    let is_sized = |text: &str| SUFFIXES.iter().any(|suffix| text.strip_suffix(suffix).is_some_and(is_number));
+    // As `h264_1080p` and `720p-3000k`: nothing but what tells renditions apart.
+    let mut parts = lower.split(['-', '_']).peekable();
+    let says = |part: &str| WORDS.contains(&part) || is_codec(part) || is_sized(part) || HEIGHTS.contains(&part);
+    let is_compound =
+        lower.contains(['-', '_']) && parts.clone().any(says) && parts.all(|part| says(part) || is_number(part));
     WORDS.contains(&lower.as_str())
+        || is_compound
+        || is_locale(folder)
+        || HEIGHTS.contains(&lower.as_str())
+        || lower.contains('.') && is_codec(&lower)
         || SPOKEN.iter().any(|word| lower.strip_prefix(word).is_some_and(of_language))
         || lower.starts_with("qualitylevels(")
-        || SUFFIXES.iter().any(|suffix| lower.strip_suffix(suffix).is_some_and(is_number))
+        || is_sized(&lower)
         || lower.split_once('x').is_some_and(|(width, height)| is_number(width) && is_number(height))
         || PREFIXES.iter().any(|prefix| lower.strip_prefix(prefix).is_some_and(numbered))
 }
@@ -216,6 +348,13 @@ mod tests {
         assert!(one >= 0);
         assert_ne!(segment("/live/sport1/720p/seg_000124.ts"), Some(one));
         assert_ne!(segment("/live/sport2/720p/seg_000123.ts"), Some(one));
+        // One viewer fetches pictures, sound and text, each once, perhaps through several addresses.
+        let tracks =
+            ["720p/1.m4s", "audio_en/1.m4s", "subs/1.m4s", "v1/1.m4s", "a1/1.m4s", "audio/en/1.m4s", "1.m4s", "1.aac"];
+        let [video, audio, text, v1, a1, english, bare, sound] =
+            tracks.map(|name| segment(&format!("/live/sport1/{name}")).unwrap());
+        assert!(video == v1 && video == bare && audio == a1 && audio == english && audio != sound);
+        assert!(video != audio && video != text && audio != text && video != sound);
         assert_eq!(segment("/live/sport1/720p/index.m3u8"), None);
         // It is stored: another value would part what is one segment.
         assert_eq!(segment("/a/b/s1.ts"), Some(2_150_194_131_538_491_885));
@@ -252,6 +391,18 @@ mod tests {
             "/live/sport1/audio_1/seg_000123.aac",
             "/live/sport1/hls/v3/seg.m4s",
             "/live/sport1/1280x720/5000k/1.ts",
+            "/live/sport1/1080/1.ts",
+            "/live/sport1/hd/1.ts",
+            "/live/sport1/gear1/1.ts",
+            "/live/sport1/out_0/1.ts",
+            "/live/sport1/h264_1080p/1.ts",
+            "/live/sport1/720p_3000k/1.ts",
+            "/live/sport1/1080p-5000k/1.ts",
+            "/live/sport1/en-US/1.ts",
+            "/live/sport1/video/avc1/1/seg-1.m4s",
+            "/live/sport1/audio/en/mp4a.40.2/seg-1.m4s",
+            "/live/sport1/audio/128000/1.m4s",
+            "/live/sport1/subtitles/en/1.m4s",
         ] {
             assert_eq!(asset(path), Some("/live/sport1"), "{path}");
         }
@@ -262,6 +413,11 @@ mod tests {
         assert_eq!(asset("/vod/film-0042/1080p/seg_1.m4s"), Some("/vod/film-0042"));
         assert_eq!(asset("/vod/film-0043/1080p/seg_1.m4s"), Some("/vod/film-0043"));
         assert_eq!(asset("/channel/7/seg_1.ts"), Some("/channel/7"));
+        assert_eq!(asset("/video/7/seg_1.ts"), Some("/video/7"), "a catalogue, not a track");
+        assert_eq!(asset("/video/film-7/720p/seg_1.ts"), Some("/video/film-7"));
+        assert_eq!(asset("/vod/video/film-7/720p/seg_1.ts"), Some("/vod/video/film-7"));
+        assert_eq!(asset("/live/news-2/seg_1.ts"), Some("/live/news-2"));
+        assert_eq!(asset("/live/de/seg_1.ts"), Some("/live/de"));
         assert_eq!(asset("/news_00017.ts"), Some("/news"));
         assert_eq!(asset("/"), None);
         assert_eq!(asset(""), None);

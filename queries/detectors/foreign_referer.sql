@@ -27,7 +27,7 @@
 -- segments = "min_segments"
 -- networks = "min_networks"
 WITH referers AS (
-    SELECT session_id, referer_host, network, SUM(segments) AS segments
+    SELECT session_id, referer_host, network, COALESCE(CAST(MIN(asn) AS VARCHAR), network) AS operator, SUM(segments) AS segments
     FROM activity
     WHERE referer_host IS NOT NULL AND network IS NOT NULL
     GROUP BY session_id, referer_host, network
@@ -50,6 +50,8 @@ foreign_hosts AS (
 SELECT
     referers.session_id,
     SUM(referers.segments) * 1.0 / $min_segments AS score,
+    -- One operator's addresses may be a pool that is not known as one.
+    CASE WHEN MIN(referers.operator) <> MAX(referers.operator) THEN 'medium' ELSE 'weak' END AS strength,
     MIN(referers.referer_host) AS first_referer,
     MAX(referers.referer_host) AS last_referer,
     COUNT(DISTINCT referers.network) AS networks,

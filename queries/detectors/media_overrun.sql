@@ -11,7 +11,7 @@
 -- [params]
 -- # A minute counts when so many times the pace of one viewer was fetched in it ...
 -- min_overrun = 2.5
--- # ... by so many networks, each with so many new segments; a carrier's pool is one, and so is a line with IPv4 and IPv6.
+-- # ... by so many networks, each with so many new segments; a carrier's pool is one, so are relays and VPNs, and so is a line with IPv4 and IPv6.
 -- min_networks = 3
 -- min_segments = 2
 -- # Found from so many such minutes on.
@@ -31,7 +31,11 @@ WITH active AS (
         session_id,
         minute,
         network,
-        COALESCE(CAST(MIN(asn) AS VARCHAR), 'unknown') AS operator,
+        -- Relays and VPNs together are one unknown place.
+        CASE
+            WHEN MIN(network_type) IN ('relay', 'vpn') THEN 'anonymous'
+            ELSE COALESCE(CAST(MIN(asn) AS VARCHAR), 'unknown')
+        END AS operator,
         MIN(network_type) AS network_type,
         SUM(segments) AS segments
     FROM activity
@@ -45,7 +49,7 @@ per_operator AS (
         minute,
         operator,
         CASE
-            WHEN MIN(network_type) IN ('mobile', 'relay') THEN 1
+            WHEN operator = 'anonymous' OR MIN(network_type) = 'mobile' THEN 1
             ELSE GREATEST(
                 SUM(CASE WHEN segments >= $min_segments AND network LIKE '%:%' THEN 1 ELSE 0 END),
                 SUM(CASE WHEN segments >= $min_segments AND network NOT LIKE '%:%' THEN 1 ELSE 0 END)
@@ -56,7 +60,10 @@ per_operator AS (
     GROUP BY session_id, minute, operator
 ),
 minutes AS (
-    SELECT session_id, minute, CAST(SUM(networks) AS BIGINT) AS networks, SUM(segments) AS segments
+    SELECT
+        session_id, minute, CAST(SUM(networks) AS BIGINT) AS networks, SUM(segments) AS segments,
+        -- Of one known operator it may be a pool that is not known as one, and somebody who downloads.
+        CASE WHEN COUNT(*) >= 2 OR MIN(operator) = 'unknown' THEN 1 ELSE 0 END AS apart
     FROM per_operator
     GROUP BY session_id, minute
     HAVING SUM(networks) >= $min_networks
@@ -64,6 +71,7 @@ minutes AS (
 SELECT
     minutes.session_id,
     AVG(minutes.segments / pace.segments_per_minute) / $min_overrun AS score,
+    CASE WHEN SUM(minutes.apart) >= $min_minutes THEN 'medium' ELSE 'weak' END AS strength,
     COUNT(*) AS minutes,
     AVG(minutes.segments / pace.segments_per_minute) AS times_real_time,
     MAX(pace.segments_per_minute) AS pace,

@@ -6,7 +6,7 @@
 -- every = "5m"
 -- ttl = "1h"
 -- scope = "session"
--- false_positives = "a viewer who watches a scene again and again while his connection changes"
+-- false_positives = "a viewer who watches a scene again and again while his connection changes; on three connections at once, a player that fetches pictures, sound and text of the same names from folders of which nobody can tell that"
 --
 -- [params]
 -- # A segment counts when so many networks fetched it within three minutes. A viewer fetches a segment once, whatever his
@@ -14,7 +14,10 @@
 -- min_networks = 3
 -- # Found from so many such segments on, of the one in eight that are recorded.
 -- min_segments = 4
--- # Strong where they went to so many operators.
+-- # A carrier's pool, relays and VPNs are one network, but where so many of their addresses fetched it: one viewer fetches pictures, sound
+-- # and text, and perhaps again what broke off.
+-- min_pool_networks = 8
+-- # Strong where they went to so many operators, or to so many addresses of a pool.
 -- strong_operators = 2
 --
 -- [needs]
@@ -49,24 +52,28 @@ per_operator AS (
         three_minutes,
         operator,
         CASE
-            WHEN operator = 'anonymous' OR MIN(network_type) = 'mobile' THEN 1
+            WHEN (operator = 'anonymous' OR MIN(network_type) = 'mobile') AND COUNT(*) < $min_pool_networks THEN 1
             ELSE GREATEST(
                 SUM(CASE WHEN network LIKE '%:%' THEN 1 ELSE 0 END),
                 SUM(CASE WHEN network LIKE '%:%' THEN 0 ELSE 1 END)
             )
-        END AS networks
+        END AS networks,
+        CASE
+            WHEN (operator = 'anonymous' OR MIN(network_type) = 'mobile') AND COUNT(*) >= $min_pool_networks THEN 1
+            ELSE 0
+        END AS pools
     FROM fetched
     GROUP BY session_id, segment, three_minutes, operator
 ),
 together AS (
-    SELECT session_id, segment, SUM(networks) AS networks, COUNT(*) AS operators
+    SELECT session_id, segment, SUM(networks) AS networks, COUNT(*) AS operators, MAX(pools) AS pools
     FROM per_operator
     GROUP BY session_id, segment, three_minutes
     HAVING SUM(networks) >= $min_networks
 ),
 -- A file that is fetched range by range is one segment, however often.
 shared AS (
-    SELECT session_id, segment, MAX(networks) AS networks, MAX(operators) AS operators
+    SELECT session_id, segment, MAX(networks) AS networks, MAX(operators) AS operators, MAX(pools) AS pools
     FROM together
     GROUP BY session_id, segment
 )
@@ -74,7 +81,7 @@ SELECT
     session_id,
     COUNT(*) * 1.0 / $min_segments AS score,
     CASE
-        WHEN SUM(CASE WHEN operators >= $strong_operators THEN 1 ELSE 0 END) >= $min_segments THEN 'strong'
+        WHEN SUM(CASE WHEN operators >= $strong_operators OR pools = 1 THEN 1 ELSE 0 END) >= $min_segments THEN 'strong'
         ELSE 'medium'
     END AS strength,
     COUNT(*) AS shared_segments,

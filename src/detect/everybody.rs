@@ -20,21 +20,27 @@ const MINUTE_MICROS: i64 = 60_000_000;
 /// from which on there is one for what is not known enough.
 const ENOUGH: usize = 5;
 
-/// Of all that sessions tell, the part that is slower than what is not known enough may be.
+/// Of all that sessions tell, the part that is slower than what is not known enough may be, and that which fetches fewer assets at once.
 const SLOWER: f64 = 0.9;
+const OF_FEWER_ASSETS: f64 = 0.75;
 
-static CONTENT_PACE: LazyLock<SchemaRef> =
-    LazyLock::new(|| schema([("content", DataType::Utf8), ("segments_per_minute", DataType::Float64)]));
+static CONTENT_PACE: LazyLock<SchemaRef> = LazyLock::new(|| {
+    schema([("content", DataType::Utf8), ("segments_per_minute", DataType::Float64), ("assets", DataType::Float64)])
+});
 
 static REFERER_HOSTS: LazyLock<SchemaRef> = LazyLock::new(|| {
     schema([("referer_host", DataType::Utf8), ("sessions", DataType::Int64), ("all_sessions", DataType::Int64)])
 });
 
+/// How many times what the others fetch a session may show to be its own, from one network alone.
+const OWN_PACE: f64 = 6.0;
+
 /// What one viewer of a session's contents fetches in a minute: made of its activity and of [`OfEverybody::ContentPace`].
 pub const PACE: &str = "pace";
 
-static PACE_COLUMNS: LazyLock<SchemaRef> =
-    LazyLock::new(|| schema([("session_id", DataType::Utf8), ("segments_per_minute", DataType::Float64)]));
+static PACE_COLUMNS: LazyLock<SchemaRef> = LazyLock::new(|| {
+    schema([("session_id", DataType::Utf8), ("segments_per_minute", DataType::Float64), ("assets", DataType::Float64)])
+});
 
 fn schema<const N: usize>(columns: [(&str, DataType); N]) -> SchemaRef {
     let fields = columns.into_iter().map(|(name, kind)| Field::new(name, kind, true));
@@ -88,17 +94,19 @@ impl OfEverybody {
     }
 }
 
-fn content_pace(cuts: &[Cut<'_>], numbers: &Numbers, is_left_out: impl Fn(&Cut<'_>, usize) -> bool) -> RecordBatch {
-    /// Which network of a session fetched how much of a content in a minute.
-    #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-    struct Fetched {
-        session: u32,
-        content: u32,
-        /// In minutes since the epoch.
-        minute: i32,
-        network: u32,
-        segments: i64,
-    }
+/// Which network of a session fetched how much of a content in a minute.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Fetched {
+    session: u32,
+    content: u32,
+    /// In minutes since the epoch.
+    minute: i32,
+    network: u32,
+    segments: i64,
+}
+
+/// What was fetched of contents, in order; of the rows that are wanted.
+fn fetched(cuts: &[Cut<'_>], is_wanted: impl Fn(&Cut<'_>, usize) -> bool) -> Vec<Fetched> {
     let mut fetched = Vec::new();
     for cut in cuts {
         let (sessions, contents, networks) =
@@ -106,59 +114,115 @@ fn content_pace(cuts: &[Cut<'_>], numbers: &Numbers, is_left_out: impl Fn(&Cut<'
         let (minutes, segments) = (cut.minutes(), cut.segments());
         for row in 0..sessions.len() {
             let (session, content, segments) = (sessions[row], contents[row], segments[row]);
-            if session != NONE && content != NONE && segments > 0 && !is_left_out(cut, row) {
+            if session != NONE && content != NONE && segments > 0 && is_wanted(cut, row) {
                 let minute = minutes[row].div_euclid(MINUTE_MICROS) as i32;
                 fetched.push(Fetched { session, content, minute, network: networks[row], segments });
             }
         }
     }
     fetched.sort_unstable();
+    fetched
+}
+
+/// The minutes in which one network alone fetched a content of a session, and how many segments: there was one viewer. None where that
+/// are too few to tell.
+fn alone(watched: &[Fetched]) -> Option<Vec<(i32, f64)>> {
+    let of_minutes = watched.chunk_by(|a, b| a.minute == b.minute);
+    let alone = of_minutes.filter(|rows| rows[0].network == rows[rows.len() - 1].network);
+    let segments = |rows: &[Fetched]| rows.iter().map(|row| row.segments).sum::<i64>() as f64;
+    let alone: Vec<(i32, f64)> = alone.map(|rows| (rows[0].minute, segments(rows))).collect();
+    (alone.len() >= ENOUGH).then_some(alone)
+}
+
+/// What a session tells of a content: the segments of a minute, and the assets that it fetched at once.
+#[derive(Clone, Copy, Default)]
+struct Voice {
+    segments: f64,
+    assets: f64,
+}
+
+impl Voice {
+    fn max(self, other: Voice) -> Voice {
+        Voice { segments: self.segments.max(other.segments), assets: self.assets.max(other.assets) }
+    }
+}
+
+fn content_pace(cuts: &[Cut<'_>], numbers: &Numbers, is_left_out: impl Fn(&Cut<'_>, usize) -> bool) -> RecordBatch {
+    let fetched = fetched(cuts, |cut, row| !is_left_out(cut, row));
     // Of each session the quickest: nobody can outvote the others.
     let mut all_voices = Vec::new();
-    let mut of_content: HashMap<u32, Vec<f64>, RandomState> = HashMap::default();
+    let mut of_content: HashMap<u32, Vec<Voice>, RandomState> = HashMap::default();
     for of_session in fetched.chunk_by(|a, b| a.session == b.session) {
-        let mut quickest: Option<f64> = None;
-        for watched in of_session.chunk_by(|a, b| a.content == b.content) {
-            let of_minutes = watched.chunk_by(|a, b| a.minute == b.minute);
-            // Minutes in which one network alone fetched the content: there was one viewer.
-            let alone = of_minutes.filter(|rows| rows[0].network == rows[rows.len() - 1].network);
-            let mut alone: Vec<f64> =
-                alone.map(|rows| rows.iter().map(|row| row.segments).sum::<i64>() as f64).collect();
-            if alone.len() >= ENOUGH {
-                // One voice a session, however long it watches.
-                let voice = median(&mut alone);
-                quickest = Some(quickest.map_or(voice, |known| known.max(voice)));
-                of_content.entry(watched[0].content).or_default().push(voice);
+        // One as a rule, of whoever fetches one content only.
+        let mut assets: HashMap<i32, u32, RandomState> = HashMap::default();
+        if of_session[0].content != of_session[of_session.len() - 1].content {
+            for rows in of_session.chunk_by(|a, b| (a.content, a.minute) == (b.content, b.minute)) {
+                *assets.entry(rows[0].minute).or_default() += 1;
             }
         }
-        all_voices.extend(quickest);
+        let mut most: Option<Voice> = None;
+        for watched in of_session.chunk_by(|a, b| a.content == b.content) {
+            let Some(alone) = alone(watched) else { continue };
+            let of_minute = |(minute, _): &(i32, f64)| f64::from(assets.get(minute).copied().unwrap_or(1));
+            // One voice a session, however long it watches.
+            let voice = Voice {
+                segments: median(alone.iter().map(|(_, segments)| *segments)),
+                assets: median(alone.iter().map(of_minute)),
+            };
+            most = Some(most.map_or(voice, |most| most.max(voice)));
+            of_content.entry(watched[0].content).or_default().push(voice);
+        }
+        all_voices.extend(most);
     }
-    let of_content: Vec<(u32, usize, f64)> =
-        of_content.into_iter().map(|(content, mut voices)| (content, voices.len(), median(&mut voices))).collect();
+    let paces = of_content.into_iter().map(|(content, voices)| {
+        let pace = Voice {
+            segments: median(voices.iter().map(|voice| voice.segments)),
+            assets: median(voices.iter().map(|voice| voice.assets)),
+        };
+        (content, voices.len(), pace)
+    });
+    let paces: Vec<(u32, usize, Voice)> = paces.collect();
     // Of what is not known enough nobody is held to the pace of the rest, but to that of its quickest tenth: of the viewers, or of the
     // contents, where most of the viewers watch one of a kind. What a few say holds for nobody else.
     let overall = (all_voices.len() >= ENOUGH).then(|| {
-        let mut contents: Vec<f64> = of_content.iter().map(|(.., pace)| *pace).collect();
-        quickest(&mut all_voices).max(quickest(&mut contents))
+        let of_viewers = Voice {
+            segments: above(SLOWER, all_voices.iter().map(|voice| voice.segments)),
+            assets: above(OF_FEWER_ASSETS, all_voices.iter().map(|voice| voice.assets)),
+        };
+        let of_contents = above(SLOWER, paces.iter().map(|(.., pace)| pace.segments));
+        Voice { segments: of_viewers.segments.max(of_contents), ..of_viewers }
     });
-    let known = of_content.into_iter().filter_map(|(content, voices, pace)| {
-        let pace = if voices >= ENOUGH { pace } else { pace.max(overall?) };
+    let known = paces.into_iter().filter_map(|(content, voices, pace)| {
+        let pace = match overall {
+            _ if voices >= ENOUGH => pace,
+            // Of the assets their own word does not count: one token on many is perhaps the only one on each.
+            Some(overall) => Voice { segments: pace.segments.max(overall.segments), ..overall },
+            None => return None,
+        };
         Some((Some(numbers.value(Variety::Contents, content)), pace))
     });
     let paces = known.chain(overall.map(|overall| (None, overall)));
-    let (contents, paces): (Vec<Option<&str>>, Vec<f64>) = paces.unzip();
-    batch(&CONTENT_PACE, vec![Arc::new(StringArray::from(contents)), Arc::new(Float64Array::from(paces))])
+    let (contents, paces): (Vec<Option<&str>>, Vec<Voice>) = paces.unzip();
+    batch(&CONTENT_PACE, [vec![Arc::new(StringArray::from(contents)) as ArrayRef], columns(&paces)].concat())
 }
 
-/// The least of some values, of one at least, that nine tenths do not exceed.
-fn quickest(values: &mut [f64]) -> f64 {
+/// The columns `segments_per_minute` and `assets`.
+fn columns(voices: &[Voice]) -> Vec<ArrayRef> {
+    let column = |value: fn(&Voice) -> f64| Arc::new(Float64Array::from_iter_values(voices.iter().map(value)));
+    vec![column(|voice| voice.segments), column(|voice| voice.assets)]
+}
+
+/// The least of some values, of one at least, that this share of them does not exceed.
+fn above(share: f64, values: impl Iterator<Item = f64>) -> f64 {
+    let mut values: Vec<f64> = values.collect();
     values.sort_unstable_by(f64::total_cmp);
-    let slower = (SLOWER * values.len() as f64).ceil() as usize;
-    values[slower.max(1) - 1]
+    let place = (share * values.len() as f64).ceil() as usize;
+    values[place.max(1) - 1]
 }
 
 /// The median of some values; of an even number the mean of the two in the middle.
-fn median(values: &mut [f64]) -> f64 {
+fn median(values: impl Iterator<Item = f64>) -> f64 {
+    let mut values: Vec<f64> = values.collect();
     values.sort_unstable_by(f64::total_cmp);
     let half = values.len() / 2;
     if values.len() % 2 == 1 { values[half] } else { (values[half - 1] + values[half]) / 2.0 }
@@ -202,37 +266,39 @@ pub fn pace(
     content_pace: &[RecordBatch],
     is_left_out: impl Fn(&Cut<'_>, usize) -> bool,
 ) -> RecordBatch {
-    let mut known: HashMap<u32, f64, RandomState> = HashMap::default();
+    let mut known: HashMap<u32, Voice, RandomState> = HashMap::default();
     let mut rest = None;
     for batch in content_pace {
         let contents = batch.column(0).as_string::<i32>();
-        let paces = batch.column(1).as_primitive::<Float64Type>();
-        for (content, pace) in contents.iter().zip(paces.values()) {
+        let (segments, assets) =
+            (batch.column(1).as_primitive::<Float64Type>(), batch.column(2).as_primitive::<Float64Type>());
+        for ((content, segments), assets) in contents.iter().zip(segments.values()).zip(assets.values()) {
+            let pace = Voice { segments: *segments, assets: *assets };
             match content {
                 Some(content) => {
-                    known.extend(numbers.of_value(Variety::Contents, content).map(|content| (content, *pace)))
+                    known.extend(numbers.of_value(Variety::Contents, content).map(|content| (content, pace)))
                 }
-                None => rest = Some(*pace),
+                None => rest = Some(pace),
             }
         }
     }
     let Some(rest) = rest else { return RecordBatch::new_empty(PACE_COLUMNS.clone()) };
+    let fetched = fetched(cuts, |cut, row| kept(cut.numbers()[row] as usize) && !is_left_out(cut, row));
+    let of_content = |watched: &[Fetched]| {
+        let pace = known.get(&watched[0].content).copied().unwrap_or(rest);
+        // A player of another kind than those of the others may fetch sound and text in segments of their own: where the session is
+        // used from one network alone it shows that.
+        let own = alone(watched).map_or(0.0, |alone| median(alone.into_iter().map(|(_, segments)| segments)));
+        Voice { segments: pace.segments.max(own.min(OWN_PACE * pace.segments)), ..pace }
+    };
     // Of several contents the quickest: advertisements in a film are no second film.
-    let mut quickest: HashMap<u32, f64, RandomState> = HashMap::default();
-    for cut in cuts {
-        let (sessions, contents, segments) = (cut.numbers(), cut.values(Variety::Contents), cut.segments());
-        for row in 0..sessions.len() {
-            let (session, content) = (sessions[row], contents[row]);
-            let counts = session != NONE && content != NONE && segments[row] > 0;
-            if counts && kept(session as usize) && !is_left_out(cut, row) {
-                let pace = known.get(&content).copied().unwrap_or(rest);
-                quickest.entry(session).and_modify(|known| *known = known.max(pace)).or_insert(pace);
-            }
-        }
-    }
-    let (sessions, paces): (Vec<&str>, Vec<f64>) =
-        quickest.into_iter().map(|(session, pace)| (numbers.session(session), pace)).unzip();
-    batch(&PACE_COLUMNS, vec![Arc::new(StringArray::from(sessions)), Arc::new(Float64Array::from(paces))])
+    let of_session = |of_session: &[Fetched]| {
+        let contents = of_session.chunk_by(|a, b| a.content == b.content);
+        (numbers.session(of_session[0].session), contents.map(of_content).fold(Voice::default(), Voice::max))
+    };
+    let (sessions, paces): (Vec<&str>, Vec<Voice>) =
+        fetched.chunk_by(|a, b| a.session == b.session).map(of_session).unzip();
+    batch(&PACE_COLUMNS, [vec![Arc::new(StringArray::from(sessions)) as ArrayRef], columns(&paces)].concat())
 }
 
 #[cfg(test)]
