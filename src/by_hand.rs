@@ -276,6 +276,11 @@ fn credentials_of(
         };
     }
     let of = |text: &String| {
+        if let Some(other) = schemes().find_map(|scheme| scheme.session_of_text(text)).filter(|other| other != id) {
+            return Err(format!(
+                "--credential is a token of the session {other}, which would be blocked under another name"
+            ));
+        }
         let found = schemes().find_map(|scheme| Some((scheme.name(), scheme.credential_of_text(text)?)));
         found.ok_or_else(|| {
             "--credential is no token, signature or key by which a scheme of the config is matched".to_owned()

@@ -92,10 +92,10 @@ impl Track {
     /// By the folders below the asset, else by the ending of the file.
     fn of(renditions: &str, name: &str) -> Track {
         let of_folder = |folder: &str| {
-            let begins = |word: &&str| folder.get(..word.len()).is_some_and(|start| start.eq_ignore_ascii_case(word));
-            if TEXT_FOLDERS.iter().any(|word| begins(&word)) {
+            let begins = |word: &str| folder.get(..word.len()).is_some_and(|start| start.eq_ignore_ascii_case(word));
+            if TEXT_FOLDERS.iter().any(|word| begins(word)) {
                 Some(Track::Text)
-            } else if begins(&"audio") || is_numbered_sound(folder) {
+            } else if begins("audio") || is_numbered_sound(folder) {
                 Some(Track::Audio)
             } else {
                 None

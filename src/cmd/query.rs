@@ -7,9 +7,10 @@ use arrow::array::{ArrayRef, StringArray};
 use arrow::datatypes::DataType;
 use arrow::record_batch::RecordBatch;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
-use chrono::TimeDelta;
+use chrono::{DateTime, TimeDelta, Utc};
 use clap::ValueEnum;
 use datafusion::common::ScalarValue;
+use datafusion::logical_expr::{ColumnarValue, Volatility, create_udf};
 use datafusion::prelude::{DataFrame, SessionContext};
 use parquet::arrow::ArrowWriter;
 use rustyline::error::ReadlineError;
@@ -103,6 +104,7 @@ pub async fn run(common: &Common, args: Args) -> anyhow::Result<Exit> {
     let store = DeltaStore::open(&Root::connect(&warden.config.state).await).await?;
     let session = warden.engine.session_over(&store, now).await?;
     engine::optimize_fully(&session);
+    take_for_now(&session, now);
     let places = places(&warden.config.logs, now).await;
     let requests = RequestsTable::new(places, warden.context.clone());
     session.register_table(Table::Requests.name(), Arc::new(requests))?;
@@ -121,6 +123,17 @@ pub async fn run(common: &Common, args: Args) -> anyhow::Result<Exit> {
         Some(text) => show(asked(&session, &text).await?, args.format).await,
         None if std::io::stdin().is_terminal() => prompt(&session, args.format).await,
         None => show(asked(&session, &std::io::read_to_string(std::io::stdin())?).await?, args.format).await,
+    }
+}
+
+/// What SQL calls now is the time that everything else takes for it.
+fn take_for_now(session: &SessionContext, now: DateTime<Utc>) {
+    let instant = ScalarValue::TimestampMicrosecond(Some(now.timestamp_micros()), Some("UTC".into()));
+    let day = ScalarValue::Date32(i32::try_from(now.timestamp().div_euclid(86_400)).ok());
+    for (name, alias, value) in [("now", "current_timestamp", instant), ("current_date", "today", day)] {
+        let (kind, value) = (value.data_type(), ColumnarValue::Scalar(value));
+        let function = create_udf(name, vec![], kind, Volatility::Immutable, Arc::new(move |_| Ok(value.clone())));
+        session.register_udf(function.with_aliases([alias]));
     }
 }
 

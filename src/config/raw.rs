@@ -8,15 +8,17 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::{ConfigError, Logs, suggest};
 use crate::allow::{Allow, AllowList, Allowed};
+use crate::detect::catalog::OWN_REFERERS;
 use crate::detect::file::{Parameter, Strength};
 use crate::logs::LogForm;
 use crate::logs::fields::{Layout, REALTIME_COLUMNS};
-use crate::network_type::parse_asn;
+use crate::network_type::{self, parse_asn};
 use crate::schedule::{CronTimes, Schedule, Times};
 use crate::schema::Table;
 use crate::session::{Scheme, SchemeConfig};
 use crate::source::Location;
 use crate::time::Span;
+use crate::viewer::referer_host;
 use crate::waf::MAX_CAPACITY;
 
 #[derive(Debug, Deserialize, Serialize)]
@@ -110,7 +112,7 @@ impl AllowEntry {
             (None, Some(network), None, None, None) => Allowed::Network(network.parse()?),
             (None, None, Some(asn), None, None) => Allowed::Asn(asn.number()?),
             (None, None, None, Some(agent), None) => Allowed::UserAgent(agent),
-            (None, None, None, None, Some(referer)) => Allowed::Referer(referer.to_ascii_lowercase()),
+            (None, None, None, None, Some(referer)) => Allowed::Referer(host(&referer)?),
             _ => return Err("an entry is about one of session, network, asn, user_agent and referer".to_owned()),
         };
         if self.reason.trim().is_empty() {
@@ -670,6 +672,9 @@ impl Config {
         for name in self.lists.keys() {
             check_list_name(name).map_err(|message| wrong(&format!("lists.{name}"), message))?;
         }
+        for own in self.lists.get(OWN_REFERERS).into_iter().flatten() {
+            host(own).map_err(|message| wrong(&format!("lists.{OWN_REFERERS}"), message))?;
+        }
         let allow: Result<Vec<Allow>, String> = self.allow.into_iter().map(AllowEntry::check).collect();
         let allow = allow.map_err(|message| wrong("allow", message))?;
         self.guard.check().map_err(|(key, message)| wrong(&format!("guard.{key}"), message))?;
@@ -804,11 +809,26 @@ impl Dynamodb {
 }
 
 /// A list is a table for detectors, so its name is a plain SQL name that no other table has.
+/// A host as `referer_host` has it.
+fn host(text: &str) -> Result<String, String> {
+    let host = text.to_ascii_lowercase();
+    match referer_host(text) {
+        Some(same) if same == host => Ok(host),
+        Some(other) => Err(format!("{text:?} is no host: write {other:?}")),
+        None => Err(format!("{text:?} is no host: write it alone, as \"example.com\"")),
+    }
+}
+
 fn check_list_name(name: &str) -> Result<(), String> {
     let plain = name.starts_with(|c: char| c.is_ascii_lowercase())
         && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
     if !plain {
         return Err(format!("{name:?} cannot name a list: use a-z, 0-9 and _, a letter first"));
+    }
+    // One letter more or less: the list that was meant would be empty.
+    let known = [OWN_REFERERS].into_iter().chain(network_type::LISTS.map(|(name, _)| name));
+    if let Some(meant) = known.into_iter().find(|known| strsim::damerau_levenshtein(known, name) == 1) {
+        return Err(format!("{name:?} is no list that anything reads; did you mean `{meant}`?"));
     }
     if name.starts_with("stored_") || Table::ALL.iter().any(|table| table.name() == name) {
         return Err(format!("{name:?} is the name of a table"));

@@ -9,7 +9,6 @@ use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
-use chrono::Utc;
 use hyper::server::conn::http1;
 use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
@@ -95,14 +94,14 @@ fn router(status: Arc<Status>) -> Router {
 }
 
 async fn ready(State(status): State<Arc<Status>>) -> impl IntoResponse {
-    match status.readiness(Utc::now()) {
+    match status.readiness(status.now()) {
         Ok(why) => (StatusCode::OK, format!("ready: {why}\n")),
         Err(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {why}\n")),
     }
 }
 
 async fn metrics(State(status): State<Arc<Status>>) -> impl IntoResponse {
-    match status.metrics.text(Utc::now(), status.start()) {
+    match status.metrics.text(status.now(), status.start()) {
         Ok(text) => (StatusCode::OK, [(header::CONTENT_TYPE, OPEN_METRICS)], text),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, [(header::CONTENT_TYPE, "text/plain")], format!("{error}\n")),
     }

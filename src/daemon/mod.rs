@@ -16,6 +16,7 @@ use tracing::Instrument;
 use crate::alarm::{Alarm, AlarmKind};
 use crate::cli::{Common, Exit, new_run_id, run_span};
 use crate::pass::{CutOff, Options, Outcome, Warden, alarm_of};
+use crate::schedule::Schedule;
 use crate::signals::Signals;
 use crate::text::printable;
 use crate::time::{Clock, rfc3339};
@@ -60,7 +61,7 @@ async fn work(warden: &Arc<Warden>, clock: Clock, status: &Status, signals: &mut
     };
     loop {
         tokio::select! {
-            () = sleep_until(due) => {}
+            () = sleep_until(schedule, start, due) => {}
             () = signals.received() => return Ok(Exit::Done),
         }
         let mut pass = Pass::start(warden, clock, status)?;
@@ -114,11 +115,30 @@ async fn work(warden: &Arc<Warden>, clock: Clock, status: &Status, signals: &mut
     }
 }
 
-/// Sleeps until a time of the machine's clock.
-async fn sleep_until(due: DateTime<Utc>) {
-    while let Ok(left) = (due - Utc::now()).to_std() {
+/// Sleeps until a time of the machine's clock. Where that is set back, until the next time of the schedule by the new one.
+async fn sleep_until(schedule: &Schedule, start: DateTime<Utc>, mut due: DateTime<Utc>) {
+    let mut before = Utc::now();
+    while let Ok(left) = (due - before).to_std() {
         tokio::time::sleep(left.min(NAP)).await;
+        let now = Utc::now();
+        due = due_by(schedule, start, due, before, now);
+        before = now;
     }
+}
+
+/// When the next pass is due, the clock having gone on from one time to another, or back.
+fn due_by(
+    schedule: &Schedule,
+    start: DateTime<Utc>,
+    due: DateTime<Utc>,
+    before: DateTime<Utc>,
+    now: DateTime<Utc>,
+) -> DateTime<Utc> {
+    if now >= before {
+        return due;
+    }
+    tracing::warn!("the clock was set back, from {} to {}", rfc3339(before), rfc3339(now));
+    due.min(schedule.next(start, now))
 }
 
 /// A pass under way, on a thread of its own: whatever it does, signals are heard, and a panic in it ends the pass alone.
@@ -213,5 +233,28 @@ fn log(outcome: &anyhow::Result<Outcome>) {
             AlarmKind::StateLocked => tracing::warn!("{}", printable(&format!("{error:#}"))),
             _ => tracing::error!("pass failed: {}", printable(&format!("{error:#}"))),
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use chrono::TimeDelta;
+
+    use super::*;
+    use crate::schedule::Times;
+    use crate::time::Span;
+
+    #[test]
+    fn a_clock_that_is_set_back_keeps_nobody_waiting() {
+        let schedule = Schedule { times: Times::Every(Span::minutes(1)), timeout: Span::hours(1) };
+        let start: DateTime<Utc> = "2026-11-20T20:00:00Z".parse().unwrap();
+        let (due, before) = (start + TimeDelta::minutes(5), start + TimeDelta::seconds(290));
+        let by = |now| due_by(&schedule, start, due, before, now);
+        assert_eq!(by(before + TimeDelta::seconds(5)), due);
+        for back in [1, 300, 3_600, 90_000] {
+            let now = before - TimeDelta::seconds(back);
+            let due = by(now);
+            assert!(now < due && due <= now + TimeDelta::minutes(1), "{now} {due}");
+        }
     }
 }

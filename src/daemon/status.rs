@@ -1,6 +1,7 @@
 //! Where the daemon stands: what its passes came to, and whether that is good.
 
 use std::sync::{Mutex, MutexGuard};
+use std::time::Instant;
 
 use chrono::{DateTime, TimeDelta, Utc};
 
@@ -33,8 +34,8 @@ pub struct Status {
 struct State {
     /// The last pass that took place: how it ended, and when.
     last: Option<(&'static str, DateTime<Utc>)>,
-    /// When the last pass without a failure ended, and how long it took.
-    success: Option<(DateTime<Utc>, TimeDelta)>,
+    /// When the last pass without a failure ended, by the clock and by what goes on whatever is made of that, and how long it took.
+    success: Option<(DateTime<Utc>, Instant, TimeDelta)>,
 }
 
 impl Status {
@@ -75,9 +76,16 @@ impl Status {
             state.last = Some((result, ended.started_at));
         }
         if good {
-            state.success = Some((now, TimeDelta::milliseconds((ended.seconds * 1_000.0) as i64)));
+            state.success = Some((now, Instant::now(), TimeDelta::milliseconds((ended.seconds * 1_000.0) as i64)));
             self.metrics.succeeded(now);
         }
+    }
+
+    /// The time of the machine's clock; where that was set back since the last good pass, as if it had not been.
+    pub fn now(&self) -> DateTime<Utc> {
+        let since = |(at, then, _): (DateTime<Utc>, Instant, _)| Some(at + TimeDelta::from_std(then.elapsed()).ok()?);
+        let gone_on = self.state().success.and_then(since);
+        gone_on.map_or_else(Utc::now, |gone_on| gone_on.max(Utc::now()))
     }
 
     /// Whether the last pass was good and is not long ago; else why not.
@@ -86,7 +94,7 @@ impl Status {
         if let Some((result @ ("failed" | "cut_off"), at)) = last {
             return Err(format!("the pass that began at {}: {result}", rfc3339(at)));
         }
-        let Some((success, took)) = success else {
+        let Some((success, _, took)) = success else {
             return Err("no pass has ended yet".to_owned());
         };
         let mut until = success;
@@ -110,6 +118,7 @@ mod tests {
         let schedule = Schedule { times: Times::Every(Span::minutes(1)), timeout: Span::hours(1) };
         let start = "2026-11-20T20:00:00Z".parse().unwrap();
         let status = Status::new(schedule, start);
+        let success = success.map(|(at, took)| (at, Instant::now(), took));
         *status.state() = State { last: last.map(|result| (result, start)), success };
         status
     }

@@ -40,7 +40,10 @@ const BUILT_IN: [(&str, &str); 15] = [
 ];
 
 /// Lists that there are whether the config has them or not, then empty.
-const KNOWN_LISTS: [&str; 1] = ["own_referers"];
+const KNOWN_LISTS: [&str; 1] = [OWN_REFERERS];
+
+/// The list of one's own sites and of partners'.
+pub const OWN_REFERERS: &str = "own_referers";
 
 /// Why the detectors cannot be used.
 #[derive(Debug, thiserror::Error)]

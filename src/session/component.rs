@@ -30,8 +30,8 @@ pub enum Component {
     Token(Box<Component>),
     /// `all of COMPONENT`
     Whole(Box<Component>),
-    /// `[CLASS] in COMPONENT`: the credential as a whole word there, before and behind it no character of the class.
-    Word(String, Box<Component>),
+    /// `word N of [CLASS] in COMPONENT`: the credential as the word with this number there, from 1; words are of characters of the class.
+    Word(usize, String, Box<Component>),
 }
 
 impl fmt::Display for Component {
@@ -45,7 +45,7 @@ impl fmt::Display for Component {
             Component::Cmcd => f.write_str("cmcd"),
             Component::Token(component) => write!(f, "token in {component}"),
             Component::Whole(component) => write!(f, "all of {component}"),
-            Component::Word(class, component) => write!(f, "[{class}] in {component}"),
+            Component::Word(number, class, component) => write!(f, "word {number} of [{class}] in {component}"),
         }
     }
 }
@@ -54,8 +54,10 @@ impl FromStr for Component {
     type Err = ();
 
     fn from_str(text: &str) -> Result<Component, ()> {
-        if let Some((class, component)) = text.strip_prefix('[').and_then(|text| text.split_once("] in ")) {
-            return Ok(Component::Word(class.to_owned(), Box::new(component.parse()?)));
+        if let Some((number, rest)) = text.strip_prefix("word ").and_then(|text| text.split_once(" of [")) {
+            let (class, component) = rest.split_once("] in ").ok_or(())?;
+            let number = number.parse().ok().filter(|number| *number > 0).ok_or(())?;
+            return Ok(Component::Word(number, class.to_owned(), Box::new(component.parse()?)));
         }
         if let Some(component) = text.strip_prefix("token in ") {
             return Ok(Component::Token(Box::new(component.parse()?)));
@@ -92,7 +94,7 @@ mod tests {
             Component::Cmcd,
             Component::Token(Box::new(Component::Query("token".into()))),
             Component::Whole(Box::new(Component::Segment(1))),
-            Component::Word("A-Za-z0-9:_-".into(), Box::new(Component::Header("cookie".into()))),
+            Component::Word(2, "A-Za-z0-9:_-".into(), Box::new(Component::Header("cookie".into()))),
             Component::Query("token".into()),
             Component::Cookie("CloudFront-Signature".into()),
             Component::Header("authorization".into()),
@@ -100,6 +102,7 @@ mod tests {
             assert_eq!(component.to_string().parse(), Ok(component));
         }
         assert_eq!("body".parse::<Component>(), Err(()));
+        assert_eq!("word 0 of [a-z] in segment:1".parse::<Component>(), Err(()));
         assert_eq!("body:x".parse::<Component>(), Err(()));
     }
 }

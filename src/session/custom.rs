@@ -131,7 +131,8 @@ impl Custom {
         if before.trim().is_empty() && behind.trim().is_empty() {
             Some(Component::Whole(component))
         } else if !goes_on(before.chars().next_back()) && !goes_on(behind.chars().next()) {
-            Some(Component::Word(self.grammar.class(), component))
+            let number = before.split(|c| !self.grammar.has(c)).filter(|word| !word.is_empty()).count() + 1;
+            Some(Component::Word(number, self.grammar.class(), component))
         } else {
             // A piece of something longer: only if it is long enough to be found nowhere else.
             (credential.len() >= UNIQUE_CHARACTERS).then_some(*component)
@@ -205,7 +206,7 @@ mod tests {
         let query = Request { query: Some("x=1&uid=100123&t=a.100123.b".into()), ..Request::default() };
         assert_eq!(component("cs-uri-query", "uid=(?<session>[0-9]+)", &query).as_deref(), Some("all of query:uid"));
         let word = component("cs-uri-query", "t=a.(?<session>[0-9]+)", &query);
-        assert_eq!(word.as_deref(), Some("[0-9A-Z_a-z-] in query:t"));
+        assert_eq!(word.as_deref(), Some("word 2 of [0-9A-Z_a-z-] in query:t"));
     }
 
     #[test]

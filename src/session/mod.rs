@@ -294,6 +294,14 @@ impl Scheme {
         }
     }
 
+    /// The session that a token says it is of; none where it says nothing.
+    pub fn session_of_text(&self, text: &str) -> Option<String> {
+        match &self.kind {
+            Kind::Jwt(scheme) => scheme.read(text).map(|session| session.id),
+            _ => None,
+        }
+    }
+
     /// A status with which the edge refuses tokens of this scheme, beside `refused_status`.
     fn refused_status(&self) -> Option<u16> {
         matches!(self.kind, Kind::StreamKey(_)).then_some(stream_key::REFUSED_STATUS)

@@ -71,8 +71,8 @@ pub struct DeltaStore {
     root: Root,
     /// What tells this state from others that are or were at its place.
     identity: String,
-    /// Where its tables are, if that is not a folder.
-    storage: OnceLock<Option<(ObjectStoreRef, Url)>>,
+    /// Where its tables are.
+    storage: OnceLock<(ObjectStoreRef, Url)>,
     /// A reader makes no tables: to it, one that is not there is empty.
     writable: bool,
     /// It is new, or of an older version.
@@ -274,7 +274,7 @@ impl DeltaStore {
             // Another table may have been quicker.
             let _ = self.storage.set(self.root.storage(&self.identity).map_err(&error)?);
         }
-        if let Some(Some((storage, url))) = self.storage.get() {
+        if let Some((storage, url)) = self.storage.get() {
             builder = builder.with_storage_backend(storage.clone(), url.clone());
         }
         let mut delta = builder.build().map_err(&error)?;

@@ -51,6 +51,7 @@ impl StateLock {
             Root::Folder(_) => Duration::from_millis(100),
             Root::S3(_) => lease / 10,
         };
+        let mut told = false;
         loop {
             let taken = match root {
                 Root::Folder(folder) => lock_file(folder).map_err(|source| root.error(source))?,
@@ -58,7 +59,12 @@ impl StateLock {
             };
             match taken {
                 Some(lock) => return Ok(lock),
-                None if wait => tokio::time::sleep(pause).await,
+                None if wait => {
+                    if !std::mem::replace(&mut told, true) {
+                        tracing::info!("another run holds the state {}: waiting until it is done", root.name());
+                    }
+                    tokio::time::sleep(pause).await;
+                }
                 None => return Err(StoreError::Locked(root.name())),
             }
         }

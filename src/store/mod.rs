@@ -2,6 +2,7 @@
 
 mod contents;
 mod delta;
+mod durable;
 mod lock;
 mod memory;
 mod remembered;

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::ffi::CString;
-use std::fs;
+use std::fs::{self, File};
 use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -16,6 +16,7 @@ use deltalake::logstore::{ObjectStoreFactory, ObjectStoreRef, StorageConfig};
 use url::Url;
 
 use super::StoreError;
+use super::durable::Durable;
 use super::remembered::Remembering;
 use crate::aws;
 use crate::source::Location;
@@ -110,8 +111,11 @@ impl Root {
                 let new = folder.join(format!("{name}.new"));
                 let write = || {
                     fs::create_dir_all(folder)?;
-                    fs::write(&new, text)?;
-                    fs::rename(&new, folder.join(name))
+                    let mut file = File::create(&new)?;
+                    file.write_all(text.as_bytes())?;
+                    file.sync_all()?;
+                    fs::rename(&new, folder.join(name))?;
+                    File::open(folder)?.sync_all()
                 };
                 write().map_err(|error| self.error(error))
             }
@@ -232,14 +236,20 @@ impl Root {
         }
     }
 
-    /// Where the Delta library finds its tables, if that is not a folder; `identity` tells this state from others that are or
-    /// were there.
-    pub fn storage(&self, identity: &str) -> Result<Option<(ObjectStoreRef, Url)>, DeltaTableError> {
-        let Root::S3(root) = self else { return Ok(None) };
-        let url = root.url("");
-        let options = StorageConfig::parse_options(root.options.clone())?;
-        let (bucket, _) = S3ObjectStoreFactory::default().parse_url_opts(&url, &options)?;
-        Ok(Some((Arc::new(Remembering::new(bucket, identity.to_owned())), url)))
+    /// Where the Delta library finds its tables; `identity` tells this state from others that are or were there.
+    pub fn storage(&self, identity: &str) -> Result<(ObjectStoreRef, Url), DeltaTableError> {
+        match self {
+            Root::Folder(folder) => {
+                let url = Url::from_directory_path(folder).expect("the state's path is absolute");
+                Ok((Arc::new(Durable::new(folder)), url))
+            }
+            Root::S3(root) => {
+                let url = root.url("");
+                let options = StorageConfig::parse_options(root.options.clone())?;
+                let (bucket, _) = S3ObjectStoreFactory::default().parse_url_opts(&url, &options)?;
+                Ok((Arc::new(Remembering::new(bucket, identity.to_owned())), url))
+            }
+        }
     }
 
     /// What the Delta library needs to get at its tables.

@@ -76,10 +76,15 @@ impl Form {
                 let around = Around::of(inner);
                 (inner.as_ref(), around.start, around.end.to_owned())
             }
-            Component::Word(class, inner) => {
+            Component::Word(number, class, inner) => {
                 let Around { start, end, any, separator } = Around::of(inner);
-                let open = format!("{start}(?:{any}[^{separator}{class}])?");
-                (inner.as_ref(), open, format!("(?:[^{separator}{class}]{any})?{end}"))
+                let gap = format!("[^{separator}{class}]");
+                // In another place the same text is something else: an expiry, another customer's number.
+                let before = match number {
+                    1 => String::new(),
+                    number => format!("(?:[{class}]+{gap}+){{{}}}", number - 1),
+                };
+                (inner.as_ref(), format!("{start}{gap}*{before}"), format!("(?:{gap}{any})?{end}"))
             }
             // A piece that is long enough to be found nowhere else.
             inner if long => (inner, Around::of(inner).anywhere(), String::new()),

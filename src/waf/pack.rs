@@ -261,7 +261,7 @@ mod tests {
     }
 
     fn word(text: &str) -> Target {
-        with(Component::Word("0-9A-Z_a-z-".into(), Box::new(Component::Query("u".into()))), text)
+        with(Component::Word(1, "0-9A-Z_a-z-".into(), Box::new(Component::Query("u".into()))), text)
     }
 
     /// WAF's documented matching of the two statements that are made here, written anew.
@@ -368,10 +368,10 @@ mod tests {
     #[test]
     fn words_are_closed_on_both_sides() {
         let pattern = pattern_of(word("abcdef"));
-        for text in ["abcdef", "u=abcdef", "u=abcdef&x=1", "x/abcdef/y"] {
+        for text in ["abcdef", "=abcdef", "abcdef&x=1", "/abcdef/y"] {
             assert!(pattern.is_match(text), "{text}");
         }
-        for text in ["abcdefg", "u=xabcdef", "u=abcdef-1", "_abcdef"] {
+        for text in ["abcdefg", "xabcdef", "=abcdef-1", "_abcdef", "u=abcdef"] {
             assert!(!pattern.is_match(text), "{text}");
         }
     }
@@ -417,13 +417,23 @@ mod tests {
         for path in ["/s/999999/live/seg_100123.ts", "/s/1001234/a.ts", "/100123/s/a.ts", "/s/x/100123/a.ts"] {
             assert!(!whole(2).is_match(path), "{path}");
         }
-        let component = Component::Word("0-9A-Z_a-z-".into(), Box::new(Component::Segment(2)));
-        let word = pattern_of(with(component, "100123"));
-        for path in ["/s/v=100123/a.ts", "/s/100123.x/a.ts", "/s/a.100123.b"] {
-            assert!(word.is_match(path), "{path}");
+        let word = |number| {
+            let component = Component::Word(number, "0-9A-Z_a-z-".into(), Box::new(Component::Segment(2)));
+            pattern_of(with(component, "100123"))
+        };
+        for (number, path) in [
+            (1, "/s/100123.x/a.ts"),
+            (1, "/s/.100123"),
+            (2, "/s/v=100123/a.ts"),
+            (2, "/s/a.100123.b"),
+            (3, "/s/a.b..100123"),
+        ] {
+            assert!(word(number).is_match(path), "{path}");
+            // In another place it is something else: an expiry, another customer's number.
+            assert!((1..4).all(|other| other == number || !word(other).is_match(path)), "{path}");
         }
-        for path in ["/s/v=1001234/a.ts", "/s/x/100123.ts", "/100123.x/s/a.ts", "/s/a-100123/b"] {
-            assert!(!word.is_match(path), "{path}");
+        for path in ["/s/v=1001234/a.ts", "/s/x/100123.ts", "/100123.x/s/a.ts", "/s/a-100123/b", "/s/x.y.z.100123"] {
+            assert!((1..4).all(|number| !word(number).is_match(path)), "{path}");
         }
     }
 
@@ -454,7 +464,7 @@ mod tests {
             [
                 ("path-start", 1, STARTS_WITH_WCU),
                 ("query:token", 9, 3),
-                ("[0-9A-Z_a-z-] in query:u", 1, 3),
+                ("word 1 of [0-9A-Z_a-z-] in query:u", 1, 3),
                 ("cookie:token", 1, 3),
                 ("cmcd", 1, 6),
             ]
@@ -486,7 +496,7 @@ mod tests {
         let cookie = || Box::new(Component::Cookie(long.clone()));
         for (component, value) in [
             (Component::Whole(query()), id.to_owned()),
-            (Component::Word(class(), query()), format!("x.{id}.y")),
+            (Component::Word(2, class(), query()), format!("x.{id}.y")),
             (token(*query()), format!("h.p.{id}restofit")),
             (*query(), format!("{id}restofit")),
         ] {
@@ -525,9 +535,9 @@ mod tests {
             type Sent = fn(&str) -> String;
             let places: [(Component, Sent); 5] = [
                 (Component::Whole(segment()), |id| format!("/s/{id}/live/a.ts")),
-                (Component::Word(class.clone(), segment()), |id| format!("/s/u.{id}.x/live/a.ts")),
+                (Component::Word(2, class.clone(), segment()), |id| format!("/s/u.{id}.x/live/a.ts")),
                 (Component::Whole(Box::new(Component::Query("u".into()))), str::to_owned),
-                (Component::Word(class, Box::new(Component::Query("u".into()))), |id| format!("({id})")),
+                (Component::Word(1, class, Box::new(Component::Query("u".into()))), |id| format!("({id})")),
                 (Component::Cmcd, |id| format!("bl%3D1%2Csid%3D%22{id}%22%2Cst%3Dv")),
             ];
             for (component, sent) in places {

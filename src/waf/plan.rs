@@ -6,13 +6,16 @@ use std::collections::BTreeSet;
 use aws_sdk_wafv2::types::Rule;
 use chrono::{DateTime, Utc};
 
-use super::pack::{Packed, PackedRule, Target, pack};
+use super::pack::{Packed, PackedRule, REGEX_WCU, Target, pack};
 use crate::config::Mode;
 use crate::detect::file::Strength;
 use crate::history::Origin;
 
 /// How often a session that does not fit is passed over for those behind it, before no more are tried.
 const PASSED_OVER: usize = 8;
+
+/// WCUs that a session may cost less beside others than alone: rules that it shares with them.
+const SHARED_WCU: u64 = 2 * REGEX_WCU;
 
 /// A session that is to be blocked, or counted.
 #[derive(Clone, Debug, PartialEq)]
@@ -146,19 +149,22 @@ fn choose<'a>(blocks: &'a [Block], room: &Room) -> Vec<&'a Block> {
 
 /// Takes as many of the first candidates as fit into `room` WCUs beside what is chosen already, and gives the others back.
 fn take<'a>(chosen: &mut Vec<&'a Block>, candidates: Vec<&'a Block>, room: u64) -> Vec<&'a Block> {
-    let mut left = Vec::new();
-    let mut rest = candidates.as_slice();
+    let mut rest = candidates.clone();
     for _ in 0..PASSED_OVER {
+        // Who has more tokens than there is room for, of however many such sessions, keeps nobody out who comes behind.
+        let free = room.saturating_sub(wcu(chosen)) + SHARED_WCU;
+        rest.retain(|block| wcu(&[*block]) <= free);
         let fits = |number: usize| wcu(&[chosen.as_slice(), &rest[..number]].concat()) <= room;
         // Packing more never takes less, so that halving finds the most that fits.
         let most = partition_point(rest.len(), fits);
         chosen.extend(&rest[..most]);
-        let Some(passed_over) = rest.get(most) else { return left };
-        left.push(*passed_over);
-        rest = &rest[most + 1..];
+        if most == rest.len() {
+            break;
+        }
+        rest.drain(..=most);
     }
-    left.extend(rest);
-    left
+    let taken: BTreeSet<&str> = chosen.iter().map(|block| block.session_id.as_str()).collect();
+    candidates.into_iter().filter(|block| !taken.contains(block.session_id.as_str())).collect()
 }
 
 /// The greatest number up to `most` of which the predicate holds; it holds of all lesser ones.
@@ -258,6 +264,26 @@ mod tests {
 
     fn with_foreign(foreign_wcu: u64) -> Room {
         Room { foreign_wcu, ..Room::of(100) }
+    }
+
+    /// Whoever gets a token anew for every request keeps nobody out but himself.
+    #[test]
+    fn sessions_of_many_tokens_leave_room_for_others() {
+        let mut wanted = blocks(0..30);
+        for sharer in 0..12 {
+            let mut block = block(&format!("sharer{sharer:06}"));
+            let tokens = blocks(1_000 * (sharer + 1)..1_000 * (sharer + 1) + 800);
+            block.targets = tokens.into_iter().flat_map(|token| token.targets).collect();
+            block.targets.iter_mut().for_each(|target| target.session_id.clone_from(&block.session_id));
+            block.score = 9.0;
+            wanted.push(block);
+        }
+        let alone = wcu(&[&wanted[30]]);
+        for capacity in [alone - 10, alone + 20, 2 * alone + 20] {
+            let plan = plan(&desired(wanted.clone()), &Room::of(capacity));
+            let left: Vec<&String> = plan.left_out.iter().filter(|session| !session.starts_with("sharer")).collect();
+            assert!(left.is_empty() && plan.wcu <= capacity, "{capacity}: {left:?}");
+        }
     }
 
     #[test]

@@ -104,11 +104,13 @@ fn tokens_are_blocked_by_their_fragment() {
     let both = std::fs::read_to_string(place.path("streamwarden.toml")).unwrap();
     let signed = "[[session]]\nscheme = \"signed-cookie\"\n[[session]]";
     std::fs::write(place.path("streamwarden.toml"), both.replacen("[[session]]", signed, 1)).unwrap();
-    let refused = place.run(&["revoke", "TokenSess0001"]);
+    let refused = place.run(&["revoke", "TokenSess01"]);
     assert_eq!(refused.code, 3, "{refused:?}");
     assert!(refused.stdout.contains("a token or signature of it is needed"), "{refused:?}");
-    assert_eq!(place.run(&["revoke", "TokenSess0001", "--credential", "nonsense"]).code, 3);
-    assert_eq!(place.run(&["revoke", "TokenSess0001", "--credential", token]).code, 0);
+    assert_eq!(place.run(&["revoke", "TokenSess01", "--credential", "nonsense"]).code, 3);
+    let other = place.run(&["revoke", "AnotherSess01", "--credential", token]);
+    assert!(other.code == 3 && other.stdout.contains("of the session TokenSess01"), "{other:?}");
+    assert_eq!(place.run(&["revoke", "TokenSess01", "--credential", token]).code, 0);
     let plan = place.run(&["waf", "plan"]).stdout;
     assert!(plan.contains("cookie:playback") && plan.contains("q3VvT-2bWlY_9dXf["), "{plan}");
     assert!(!plan.contains("BcDeFgHiJkLmNoPqRsTuV"), "never enough to play: {plan}");

@@ -232,6 +232,8 @@ fn saved_reports_say_what_the_history_says() {
     assert!(found.iter().all(|row| row["detector"] == "many_ips"));
     assert!(rows(&["detector_findings"]).len() > found.len());
     assert_eq!(rows(&["detector_findings", "--since", "1d", "--now", "2026-11-25T00:00:00Z"]).len(), 0);
+    let today = "SELECT COUNT(*) AS n FROM runs WHERE started_at > now() - INTERVAL '1 minute' AND CAST(started_at AS DATE) = current_date";
+    assert_eq!(place.query(today), [json!({"n": 1})], "now is that of --now");
     let blocked = rows(&["time_to_block"]);
     assert_eq!(blocked.len() as u64, run["revoked"].as_u64().unwrap());
     assert!(blocked.iter().all(|row| row["decided_at"] == NOW && row["applied_at"].is_null()), "{blocked:?}");
