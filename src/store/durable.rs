@@ -4,10 +4,11 @@
 //! rows come next. Without this the disk would have them in any order, and after a power cut the ledger could be older than the rows:
 //! these would be counted twice.
 
-use std::fmt;
+use std::collections::HashSet;
 use std::fs::File;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
+use std::{fmt, io};
 
 use async_trait::async_trait;
 use deltalake::logstore::object_store::local::LocalFileSystem;
@@ -23,20 +24,28 @@ use futures::stream::BoxStream;
 pub struct Durable {
     inner: Arc<LocalFileSystem>,
     folder: PathBuf,
+    /// Folders whose own names are on the disk.
+    known: Arc<Mutex<HashSet<PathBuf>>>,
 }
 
 impl Durable {
     /// Of a folder with an absolute path. Locations begin at the root of the file system.
     pub fn new(folder: &std::path::Path) -> Durable {
-        Durable { inner: Arc::default(), folder: folder.to_owned() }
+        Durable { inner: Arc::default(), folder: folder.to_owned(), known: Arc::default() }
     }
 
-    /// Waits until a file is on the disk, and the folders down to it are: one of them may be new.
+    /// Waits until a file is on the disk, its name in its folder, and the names of the folders down to that: one of them may be new.
     async fn sync(&self, location: &Path) -> Result<()> {
-        let (path, folder) = (self.inner.path_to_filesystem(location)?, self.folder.clone());
-        let sync = move || {
-            let written = path.ancestors().take_while(|path| path.starts_with(&folder));
-            written.into_iter().try_for_each(|path| File::open(path)?.sync_all())
+        let (path, store) = (self.inner.path_to_filesystem(location)?, self.clone());
+        let sync = move || -> io::Result<()> {
+            File::open(&path)?.sync_all()?;
+            for folder in path.ancestors().skip(1).take_while(|folder| folder.starts_with(&store.folder)) {
+                File::open(folder)?.sync_all()?;
+                if !store.known.lock().expect("not poisoned").insert(folder.to_owned()) {
+                    break;
+                }
+            }
+            Ok(())
         };
         let synced = tokio::task::spawn_blocking(sync).await.map_err(|source| Error::JoinError { source })?;
         synced.map_err(|source| generic(source.into()))
