@@ -93,9 +93,15 @@ impl Track {
     fn of(renditions: &str, name: &str) -> Track {
         let of_folder = |folder: &str| {
             let begins = |word: &str| folder.get(..word.len()).is_some_and(|start| start.eq_ignore_ascii_case(word));
-            if TEXT_FOLDERS.iter().any(|word| begins(word)) {
+            let codec = folder.split(['.', '_', '-']).next().unwrap_or_default();
+            let is_codec = |codecs: &[&str]| codecs.iter().any(|known| codec.eq_ignore_ascii_case(known));
+            if TEXT_FOLDERS.iter().any(|word| begins(word)) || is_codec(&["stpp", "wvtt"]) {
                 Some(Track::Text)
-            } else if begins("audio") || is_numbered_sound(folder) {
+            } else if begins("audio")
+                || is_numbered_sound(folder)
+                || is_locale(folder)
+                || is_codec(&["mp4a", "aac", "ac3", "ec3", "opus"])
+            {
                 Some(Track::Audio)
             } else {
                 None
@@ -129,7 +135,9 @@ fn is_numbered_sound(folder: &str) -> bool {
 pub fn asset_of_folder(folder: &str) -> Option<&str> {
     let mut asset = without_tracks(folder);
     while let Some((above, last)) = asset.rsplit_once('/') {
-        if above.is_empty() || !is_rendition(last) {
+        // A number of lines stands below the asset's own folder; a channel may have it for its name.
+        let is_height = HEIGHTS.contains(&last) && above.matches('/').count() > 1;
+        if above.is_empty() || !(is_rendition(last) || is_height) {
             break;
         }
         asset = above;
@@ -140,16 +148,27 @@ pub fn asset_of_folder(folder: &str) -> Option<&str> {
 /// A folder up to one that is called after what of a stream it holds, as in `film/audio/en/mp4a.40.2`, where nothing else than what tells
 /// tracks apart stands behind that. There is a folder before it: elsewhere it may be what a catalogue is sorted by.
 fn without_tracks(folder: &str) -> &str {
-    let mut above = folder;
-    let mut found = folder;
+    let (mut above, mut found) = (folder, folder);
+    // Whether the folder below the one at hand is a rendition and nothing else, and what others there are below it.
+    let (mut is_sure, mut numbers, mut languages) = (false, false, false);
     while let Some((rest, last)) = above.rsplit_once('/') {
         if rest.trim_start_matches('/').is_empty() {
             break;
         }
         let lower = last.to_ascii_lowercase();
         if TRACK_FOLDERS.contains(&lower.as_str()) {
-            found = rest;
-        } else if !(is_rendition(last) || is_language(&lower) || is_number(&lower) || is_codec(&lower)) {
+            // A number alone is a film of a catalogue of videos, or an episode of one of sound; so is a language among videos.
+            let is_track = if lower.starts_with("video") { !numbers && !languages } else { !numbers || languages };
+            if is_sure || is_track {
+                found = rest;
+            }
+        } else if is_codec(&lower) || is_rendition(last) {
+            is_sure = true;
+        } else if is_language(&lower) {
+            (is_sure, languages) = (false, true);
+        } else if is_number(&lower) {
+            (is_sure, numbers) = (false, numbers || !is_bitrate(&lower));
+        } else {
             break;
         }
         above = rest;
@@ -161,6 +180,12 @@ fn without_tracks(folder: &str) -> &str {
 const TRACK_FOLDERS: [&str; 9] =
     ["video", "videos", "audio", "audios", "subs", "subtitles", "captions", "text", "texts"];
 
+/// Of pictures, in lines: of 16:9, 4:3 and what encoding ladders are written of.
+const HEIGHTS: [&str; 24] = [
+    "144", "180", "216", "234", "240", "252", "270", "288", "360", "368", "396", "404", "406", "432", "480", "486",
+    "504", "540", "576", "720", "900", "1080", "1440", "2160",
+];
+
 /// Names of codecs in paths, as in `avc1` and `mp4a.40.2`. Source: RFC 6381, and the registrations of its `codecs`.
 const CODECS: [&str; 19] = [
     "avc", "avc1", "avc3", "h264", "h265", "hevc", "hev1", "hvc1", "dvh1", "dvhe", "av1", "av01", "vp8", "vp9", "vp09",
@@ -169,6 +194,11 @@ const CODECS: [&str; 19] = [
 
 fn is_codec(lower: &str) -> bool {
     CODECS.contains(&lower.split('.').next().unwrap_or_default())
+}
+
+/// Bits in a second, as of sound.
+fn is_bitrate(text: &str) -> bool {
+    text.parse::<u64>().is_ok_and(|bits| bits >= 16_000 && bits % 1_000 == 0)
 }
 
 fn is_number(text: &str) -> bool {
@@ -219,17 +249,15 @@ const LANGUAGES: &str = "aa ab ae af ak am an ar as av ay az ba be bg bi bm bn b
 
 /// Whether a folder's name tells a rendition apart rather than an asset.
 fn is_rendition(folder: &str) -> bool {
-    const WORDS: [&str; 33] = [
+    const WORDS: [&str; 31] = [
         "hd",
         "sd",
         "fhd",
         "uhd",
         "low",
-        "lo",
         "mid",
         "medium",
         "high",
-        "hi",
         "source",
         "hls",
         "dash",
@@ -273,11 +301,6 @@ fn is_rendition(folder: &str) -> bool {
         "out",
         "layer",
     ];
-    /// Of pictures, in lines: of 16:9, 4:3 and what encoding ladders are written of.
-    const HEIGHTS: [&str; 24] = [
-        "144", "180", "216", "234", "240", "252", "270", "288", "360", "368", "396", "404", "406", "432", "480", "486",
-        "504", "540", "576", "720", "900", "1080", "1440", "2160",
-    ];
     const SUFFIXES: [&str; 5] = ["p", "k", "kbps", "mbps", "fps"];
     const TRACKS: [&str; 15] = [
         "main",
@@ -308,15 +331,15 @@ fn is_rendition(folder: &str) -> bool {
         tongue.is_some_and(|tongue| TRACKS.contains(&tongue) || is_language(tongue))
     };
     let is_sized = |text: &str| SUFFIXES.iter().any(|suffix| text.strip_suffix(suffix).is_some_and(is_number));
-    // As `h264_1080p` and `720p-3000k`: nothing but what tells renditions apart.
-    let mut parts = lower.split(['-', '_']).peekable();
-    let says = |part: &str| WORDS.contains(&part) || is_codec(part) || is_sized(part) || HEIGHTS.contains(&part);
-    let is_compound =
-        lower.contains(['-', '_']) && parts.clone().any(says) && parts.all(|part| says(part) || is_number(part));
+    // As `h264_1080p` and `720p-3000k`: nothing but what tells renditions apart. A word and a number may be the name of an asset.
+    let mut parts = lower.split(['-', '_']);
+    let says = |part: &str| is_codec(part) || is_sized(part) || HEIGHTS.contains(&part);
+    let is_compound = lower.contains(['-', '_'])
+        && parts.clone().any(says)
+        && parts.all(|part| says(part) || is_number(part) || WORDS.contains(&part));
     WORDS.contains(&lower.as_str())
         || is_compound
         || is_locale(folder)
-        || HEIGHTS.contains(&lower.as_str())
         || lower.contains('.') && is_codec(&lower)
         || SPOKEN.iter().any(|word| lower.strip_prefix(word).is_some_and(of_language))
         || lower.starts_with("qualitylevels(")
@@ -349,6 +372,10 @@ mod tests {
         assert_ne!(segment("/live/sport1/720p/seg_000124.ts"), Some(one));
         assert_ne!(segment("/live/sport2/720p/seg_000123.ts"), Some(one));
         // One viewer fetches pictures, sound and text, each once, perhaps through several addresses.
+        for sound in ["aac_128k", "mp4a.40.2", "en-US", "audio/en/mp4a.40.2"] {
+            let name = format!("/live/sport1/{sound}/1.m4s");
+            assert_eq!(segment(&name), segment("/live/sport1/audio_en/1.m4s"), "{sound}");
+        }
         let tracks =
             ["720p/1.m4s", "audio_en/1.m4s", "subs/1.m4s", "v1/1.m4s", "a1/1.m4s", "audio/en/1.m4s", "1.m4s", "1.aac"];
         let [video, audio, text, v1, a1, english, bare, sound] =
@@ -417,7 +444,20 @@ mod tests {
         assert_eq!(asset("/video/film-7/720p/seg_1.ts"), Some("/video/film-7"));
         assert_eq!(asset("/vod/video/film-7/720p/seg_1.ts"), Some("/vod/video/film-7"));
         assert_eq!(asset("/live/news-2/seg_1.ts"), Some("/live/news-2"));
-        assert_eq!(asset("/live/de/seg_1.ts"), Some("/live/de"));
+        for (path, expected) in [
+            ("/live/de/seg_1.ts", "/live/de"),
+            ("/live/hi/seg_1.ts", "/live/hi"),
+            ("/channel/720/seg_1.ts", "/channel/720"),
+            ("/vod/video/12345/seg_1.ts", "/vod/video/12345"),
+            ("/media/videos/98765/720p/seg_1.ts", "/media/videos/98765"),
+            ("/podcasts/audio/4711/seg_1.ts", "/podcasts/audio/4711"),
+            ("/vod/videos/de/seg_1.ts", "/vod/videos/de"),
+            ("/vod/media-12345/seg_1.ts", "/vod/media-12345"),
+            ("/vod/media_777/720p/seg_1.ts", "/vod/media_777"),
+            ("/live/source-12/seg_1.ts", "/live/source-12"),
+        ] {
+            assert_eq!(asset(path), Some(expected), "{path}");
+        }
         assert_eq!(asset("/news_00017.ts"), Some("/news"));
         assert_eq!(asset("/"), None);
         assert_eq!(asset(""), None);

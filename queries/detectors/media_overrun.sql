@@ -63,7 +63,7 @@ minutes AS (
     SELECT
         session_id, minute, CAST(SUM(networks) AS BIGINT) AS networks, SUM(segments) AS segments,
         -- Of one known operator it may be a pool that is not known as one, and somebody who downloads.
-        CASE WHEN COUNT(*) >= 2 OR MIN(operator) = 'unknown' THEN 1 ELSE 0 END AS apart
+        CASE WHEN SUM(CASE WHEN networks > 0 THEN 1 ELSE 0 END) >= 2 OR MIN(operator) = 'unknown' THEN 1 ELSE 0 END AS apart
     FROM per_operator
     GROUP BY session_id, minute
     HAVING SUM(networks) >= $min_networks

@@ -14,10 +14,10 @@
 -- min_networks = 3
 -- # Found from so many such segments on, of the one in eight that are recorded.
 -- min_segments = 4
--- # A carrier's pool, relays and VPNs are one network, but where so many of their addresses fetched it: one viewer fetches pictures, sound
--- # and text, and perhaps again what broke off.
+-- # A carrier's pool, relays and VPNs are one network. Medium where so many of their addresses fetched it: one viewer fetches pictures, sound
+-- # and text, and perhaps again what broke off, but there are players that fetch a file range by range.
 -- min_pool_networks = 8
--- # Strong where they went to so many operators, or to so many addresses of a pool.
+-- # Strong where they went to so many operators.
 -- strong_operators = 2
 --
 -- [needs]
@@ -25,6 +25,7 @@
 --
 -- [least]
 -- min_networks = 2
+-- min_pool_networks = 2
 -- min_segments = 1
 --
 -- [thresholds]
@@ -52,28 +53,27 @@ per_operator AS (
         three_minutes,
         operator,
         CASE
-            WHEN (operator = 'anonymous' OR MIN(network_type) = 'mobile') AND COUNT(*) < $min_pool_networks THEN 1
+            WHEN operator = 'anonymous' OR MIN(network_type) = 'mobile' THEN 1
             ELSE GREATEST(
                 SUM(CASE WHEN network LIKE '%:%' THEN 1 ELSE 0 END),
                 SUM(CASE WHEN network LIKE '%:%' THEN 0 ELSE 1 END)
             )
         END AS networks,
-        CASE
-            WHEN (operator = 'anonymous' OR MIN(network_type) = 'mobile') AND COUNT(*) >= $min_pool_networks THEN 1
-            ELSE 0
-        END AS pools
+        CASE WHEN operator = 'anonymous' OR MIN(network_type) = 'mobile' THEN COUNT(*) ELSE 0 END AS pool_networks
     FROM fetched
     GROUP BY session_id, segment, three_minutes, operator
 ),
 together AS (
-    SELECT session_id, segment, SUM(networks) AS networks, COUNT(*) AS operators, MAX(pools) AS pools
+    SELECT session_id, segment, SUM(networks) AS networks, COUNT(*) AS operators, MAX(pool_networks) AS pool_networks
     FROM per_operator
     GROUP BY session_id, segment, three_minutes
-    HAVING SUM(networks) >= $min_networks
+    HAVING SUM(networks) >= $min_networks OR MAX(pool_networks) >= $min_pool_networks
 ),
 -- A file that is fetched range by range is one segment, however often.
 shared AS (
-    SELECT session_id, segment, MAX(networks) AS networks, MAX(operators) AS operators, MAX(pools) AS pools
+    SELECT
+        session_id, segment, MAX(networks) AS networks, MAX(pool_networks) AS pool_networks,
+        MAX(CASE WHEN networks >= $min_networks THEN operators ELSE 1 END) AS operators
     FROM together
     GROUP BY session_id, segment
 )
@@ -81,11 +81,11 @@ SELECT
     session_id,
     COUNT(*) * 1.0 / $min_segments AS score,
     CASE
-        WHEN SUM(CASE WHEN operators >= $strong_operators OR pools = 1 THEN 1 ELSE 0 END) >= $min_segments THEN 'strong'
+        WHEN SUM(CASE WHEN operators >= $strong_operators THEN 1 ELSE 0 END) >= $min_segments THEN 'strong'
         ELSE 'medium'
     END AS strength,
     COUNT(*) AS shared_segments,
-    CAST(MAX(networks) AS BIGINT) AS most_networks,
+    CAST(GREATEST(MAX(networks), MAX(pool_networks)) AS BIGINT) AS most_networks,
     MAX(operators) AS most_operators
 FROM shared
 GROUP BY session_id

@@ -130,10 +130,17 @@ pub async fn run(common: &Common, args: Args) -> anyhow::Result<Exit> {
 fn take_for_now(session: &SessionContext, now: DateTime<Utc>) {
     let instant = ScalarValue::TimestampMicrosecond(Some(now.timestamp_micros()), Some("UTC".into()));
     let day = ScalarValue::Date32(i32::try_from(now.timestamp().div_euclid(86_400)).ok());
-    for (name, alias, value) in [("now", "current_timestamp", instant), ("current_date", "today", day)] {
+    let midnight = now.timestamp_nanos_opt().unwrap_or_default().rem_euclid(86_400_000_000_000);
+    let time = ScalarValue::Time64Nanosecond(Some(midnight));
+    let functions = [
+        ("now", vec!["current_timestamp"], instant),
+        ("current_date", vec!["today"], day),
+        ("current_time", vec![], time),
+    ];
+    for (name, aliases, value) in functions {
         let (kind, value) = (value.data_type(), ColumnarValue::Scalar(value));
         let function = create_udf(name, vec![], kind, Volatility::Immutable, Arc::new(move |_| Ok(value.clone())));
-        session.register_udf(function.with_aliases([alias]));
+        session.register_udf(function.with_aliases(aliases));
     }
 }
 

@@ -808,7 +808,6 @@ impl Dynamodb {
     }
 }
 
-/// A list is a table for detectors, so its name is a plain SQL name that no other table has.
 /// A host as `referer_host` has it.
 fn host(text: &str) -> Result<String, String> {
     let host = text.to_ascii_lowercase();
@@ -819,6 +818,7 @@ fn host(text: &str) -> Result<String, String> {
     }
 }
 
+/// A list is a table for detectors, so its name is a plain SQL name that no other table has.
 fn check_list_name(name: &str) -> Result<(), String> {
     let plain = name.starts_with(|c: char| c.is_ascii_lowercase())
         && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');

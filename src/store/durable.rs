@@ -6,11 +6,13 @@
 
 use std::collections::HashSet;
 use std::fs::File;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::{fmt, io};
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use deltalake::logstore::object_store::local::LocalFileSystem;
 use deltalake::logstore::object_store::path::Path;
 use deltalake::logstore::object_store::{
@@ -39,12 +41,16 @@ impl Durable {
         let (path, store) = (self.inner.path_to_filesystem(location)?, self.clone());
         let sync = move || -> io::Result<()> {
             File::open(&path)?.sync_all()?;
+            let mut new = Vec::new();
             for folder in path.ancestors().skip(1).take_while(|folder| folder.starts_with(&store.folder)) {
                 File::open(folder)?.sync_all()?;
-                if !store.known.lock().expect("not poisoned").insert(folder.to_owned()) {
+                if store.known.lock().expect("not poisoned").contains(folder) {
                     break;
                 }
+                new.push(folder.to_owned());
             }
+            // Only now: whoever finds one here does not look at those above it.
+            store.known.lock().expect("not poisoned").extend(new);
             Ok(())
         };
         let synced = tokio::task::spawn_blocking(sync).await.map_err(|source| Error::JoinError { source })?;
@@ -81,6 +87,10 @@ impl ObjectStore for Durable {
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
         self.inner.get_opts(location, options).await
+    }
+
+    async fn get_ranges(&self, location: &Path, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
+        self.inner.get_ranges(location, ranges).await
     }
 
     fn delete_stream(&self, locations: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {

@@ -1,21 +1,18 @@
 //! The plan: which rules the group should have. Pure.
 
 use std::cmp::Reverse;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use aws_sdk_wafv2::types::Rule;
 use chrono::{DateTime, Utc};
 
-use super::pack::{Packed, PackedRule, REGEX_WCU, Target, pack};
+use super::pack::{Packed, PackedRule, Target, pack};
 use crate::config::Mode;
 use crate::detect::file::Strength;
 use crate::history::Origin;
 
 /// How often a session that does not fit is passed over for those behind it, before no more are tried.
 const PASSED_OVER: usize = 8;
-
-/// WCUs that a session may cost less beside others than alone: rules that it shares with them.
-const SHARED_WCU: u64 = 2 * REGEX_WCU;
 
 /// A session that is to be blocked, or counted.
 #[derive(Clone, Debug, PartialEq)]
@@ -152,8 +149,8 @@ fn take<'a>(chosen: &mut Vec<&'a Block>, candidates: Vec<&'a Block>, room: u64) 
     let mut rest = candidates.clone();
     for _ in 0..PASSED_OVER {
         // Who has more tokens than there is room for, of however many such sessions, keeps nobody out who comes behind.
-        let free = room.saturating_sub(wcu(chosen)) + SHARED_WCU;
-        rest.retain(|block| wcu(&[*block]) <= free);
+        let free = room.saturating_sub(wcu(chosen));
+        rest.retain(|block| least_wcu(block) <= free);
         let fits = |number: usize| wcu(&[chosen.as_slice(), &rest[..number]].concat()) <= room;
         // Packing more never takes less, so that halving finds the most that fits.
         let most = partition_point(rest.len(), fits);
@@ -165,6 +162,17 @@ fn take<'a>(chosen: &mut Vec<&'a Block>, candidates: Vec<&'a Block>, room: u64) 
     }
     let taken: BTreeSet<&str> = chosen.iter().map(|block| block.session_id.as_str()).collect();
     candidates.into_iter().filter(|block| !taken.contains(block.session_id.as_str())).collect()
+}
+
+/// WCUs that a block costs at least beside others: of each sort of its rules it may share one with them.
+fn least_wcu(block: &Block) -> u64 {
+    let (blocks, counts) = packed(&[block]);
+    let mut shared: BTreeMap<&str, u64> = BTreeMap::new();
+    for rule in blocks.rules.iter().chain(&counts.rules) {
+        let most = shared.entry(&rule.component).or_default();
+        *most = rule.wcu.max(*most);
+    }
+    (blocks.wcu + counts.wcu).saturating_sub(shared.into_values().sum())
 }
 
 /// The greatest number up to `most` of which the predicate holds; it holds of all lesser ones.
