@@ -146,15 +146,16 @@ fn choose<'a>(blocks: &'a [Block], room: &Room) -> Vec<&'a Block> {
 
 /// Takes as many of the first candidates as fit into `room` WCUs beside what is chosen already, and gives the others back.
 fn take<'a>(chosen: &mut Vec<&'a Block>, candidates: Vec<&'a Block>, room: u64) -> Vec<&'a Block> {
-    let mut rest = candidates.clone();
+    let mut rest: Vec<(u64, &Block)> = candidates.iter().map(|block| (least_wcu(block), *block)).collect();
     for _ in 0..PASSED_OVER {
         // Who has more tokens than there is room for, of however many such sessions, keeps nobody out who comes behind.
         let free = room.saturating_sub(wcu(chosen));
-        rest.retain(|block| least_wcu(block) <= free);
-        let fits = |number: usize| wcu(&[chosen.as_slice(), &rest[..number]].concat()) <= room;
+        rest.retain(|(least, _)| *least <= free);
+        let blocks: Vec<&Block> = rest.iter().map(|(_, block)| *block).collect();
+        let fits = |number: usize| wcu(&[chosen.as_slice(), &blocks[..number]].concat()) <= room;
         // Packing more never takes less, so that halving finds the most that fits.
-        let most = partition_point(rest.len(), fits);
-        chosen.extend(&rest[..most]);
+        let most = partition_point(blocks.len(), fits);
+        chosen.extend(&blocks[..most]);
         if most == rest.len() {
             break;
         }
