@@ -88,10 +88,6 @@ pub async fn revoke(
         // What the logs show of it is enough, and knows when its tokens expire.
         if !credentials.is_empty() || !known.contains(id) {
             match credentials_of(&warden.config.sessions, scheme, id, credentials) {
-                Ok(given) if !given.iter().all(|(_, credential)| fits(credential)) => {
-                    done.refused.insert(id.clone(), TOO_LONG.to_owned());
-                    continue;
-                }
                 Ok(given) => {
                     matched.extend(given.into_iter().map(|(scheme, credential)| (id.as_str(), scheme, credential)));
                 }
@@ -245,8 +241,18 @@ fn end(recorder: &mut Recorder<'_>, id: &str, why: &str, behind: Option<&Event>)
 }
 
 /// What WAF is to match for a session: what was given, or its id where that is the credential; of the scheme that is named,
-/// or of the only one that takes it.
+/// or of the only one that takes it. Why not, where there is none, or no rule can hold it.
 fn credentials_of(
+    schemes: &[Scheme],
+    named: Option<&str>,
+    id: &str,
+    given: &[String],
+) -> Result<Vec<(&'static str, Credential)>, String> {
+    let found = matched_by(schemes, named, id, given)?;
+    if found.iter().all(|(_, credential)| fits(credential)) { Ok(found) } else { Err(TOO_LONG.to_owned()) }
+}
+
+fn matched_by(
     schemes: &[Scheme],
     named: Option<&str>,
     id: &str,

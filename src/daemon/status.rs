@@ -133,5 +133,8 @@ mod tests {
         assert!(status(good, Some("attention")).readiness(at(201)).is_err());
         assert!(status(good, Some("failed")).readiness(at(21)).is_err());
         assert!(status(good, Some("cut_off")).readiness(at(21)).is_err());
+        // The clock was set back by an hour since.
+        let later = Utc::now() + TimeDelta::hours(1);
+        assert!(status(Some((later, TimeDelta::zero())), None).now() >= later);
     }
 }
