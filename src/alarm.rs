@@ -141,6 +141,33 @@ impl Alarm {
     }
 }
 
+/// How something ended that was not given up, from the best on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Ending {
+    Done,
+    /// Done, but a person should look.
+    Attention,
+    /// A part of it was not done, which was told.
+    Failed,
+}
+
+impl Ending {
+    /// By what a person should look at.
+    pub fn of(alarms: &[Alarm]) -> Ending {
+        let ending = |alarm: &Alarm| if alarm.kind.is_failure() { Ending::Failed } else { Ending::Attention };
+        alarms.iter().map(ending).max().unwrap_or(Ending::Done)
+    }
+
+    /// In the table `runs` and in the metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Ending::Done => "done",
+            Ending::Attention => "attention",
+            Ending::Failed => "failed",
+        }
+    }
+}
+
 /// In JSON an alarm is its text.
 impl Serialize for Alarm {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {

@@ -6,8 +6,8 @@ use chrono::{DateTime, Utc};
 use datafusion::prelude::SessionContext;
 use serde::{Deserialize, Serialize};
 
-use crate::engine::{Sql, fetch, replace, sql, timestamp};
-use crate::history::{Event, EventKind, Origin, Recorder, Standing, block_behind};
+use crate::engine::{Sql, fetch, replace, sql};
+use crate::history::{Event, EventKind, Origin, Recorder, Standing, block_behind, stored};
 use crate::pass::Warden;
 use crate::rows;
 use crate::schema::Table;
@@ -19,9 +19,6 @@ use crate::time::Span;
 use crate::waf::journal::ENFORCED;
 use crate::waf::pack::{TOO_LONG, fits};
 
-const STANDING_BLOCKS: Sql = sql!("engine/standing_blocks.sql");
-const HELD: Sql = sql!("engine/held.sql");
-const HISTORY_STATE: Sql = sql!("engine/history_state.sql");
 const LAST_STATES: Sql = sql!("engine/last_states.sql");
 const WITH_CREDENTIALS: Sql = sql!("engine/with_credentials.sql");
 
@@ -80,7 +77,7 @@ pub async fn revoke(
     replace(&session, "asked", asked.schema(), vec![asked])?;
     let known: Vec<Known> = fetch(&session, WITH_CREDENTIALS, vec![]).await?;
     let known: HashSet<String> = known.into_iter().map(|row| row.session_id).collect();
-    let blocks: Vec<Event> = fetch(&session, STANDING_BLOCKS, vec![]).await?;
+    let blocks = stored::standing_blocks(&session).await?;
     let mut recorder = recorder(&session, order.now, order.actor, order.run_id).await?;
     let mut done = Done::default();
     let mut matched: Vec<(&str, &'static str, Credential)> = Vec::new();
@@ -111,8 +108,8 @@ pub async fn revoke(
 /// `[guard] restore_grace`.
 pub async fn restore(warden: &Warden, store: &dyn Store, order: &Order<'_>) -> anyhow::Result<Done> {
     let session = warden.engine.session_over(store, order.now).await?;
-    let blocks: Vec<Event> = fetch(&session, STANDING_BLOCKS, vec![]).await?;
-    let held: Vec<Event> = fetch(&session, HELD, vec![]).await?;
+    let (blocks, held) = (stored::begin_standing_blocks(&session), stored::held(&session).await?);
+    let blocks: Vec<Event> = blocks.rows().await?;
     // What is in the rules but lost from the history can be ended only so.
     let group = warden.config.waf.as_ref().and_then(|waf| waf.group()).map(|(_, id)| id);
     let enforced: Vec<Known> = match group {
@@ -329,20 +326,14 @@ async fn recorder<'a>(
     actor: &'a str,
     run_id: &'a str,
 ) -> anyhow::Result<Recorder<'a>> {
-    #[derive(Deserialize)]
-    struct HistoryState {
-        sequence: i64,
-    }
-    let states: Vec<HistoryState> = fetch(session, HISTORY_STATE, vec![("since", timestamp(now))]).await?;
-    let next_sequence = states.first().map_or(0, |state| state.sequence) + 1;
+    let next_sequence = stored::length(session, now).await?.sequence + 1;
     Ok(Recorder { now, next_sequence, run_id, actor, events: Vec::new() })
 }
 
 async fn append(store: &dyn Store, recorder: Recorder<'_>) -> anyhow::Result<()> {
-    if recorder.events.is_empty() {
-        return Ok(());
+    if !recorder.events.is_empty() {
+        let rows = stored::rows_of(&recorder.events).map_err(anyhow::Error::msg)?;
+        store.append(Table::Revocations, rows, &[]).await?;
     }
-    let batch = rows::encode(Table::Revocations.schema().stored(), &recorder.events).map_err(anyhow::Error::msg)?;
-    store.append(Table::Revocations, vec![batch], &[]).await?;
     Ok(())
 }

@@ -7,6 +7,7 @@ use chrono::{DateTime, Utc};
 use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 use tracing::Instrument;
 
+use crate::alarm::Ending;
 use crate::cmd;
 use crate::config::{Config, ConfigError};
 use crate::daemon;
@@ -96,16 +97,6 @@ pub enum Output {
     Json,
 }
 
-/// How a command ended, when it did not fail.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Exit {
-    Done,
-    /// Something went wrong that was told already.
-    Failed,
-    /// Done, but a person should look.
-    Attention,
-}
-
 /// The command line is right, but what it asks for makes no sense.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
@@ -146,9 +137,9 @@ pub fn main() -> ExitCode {
     // down would cancel what the Delta library waits for, and it panics then.
     std::mem::forget(runtime);
     match result {
-        Ok(Exit::Done) => ExitCode::SUCCESS,
-        Ok(Exit::Failed) => ExitCode::from(1),
-        Ok(Exit::Attention) => ExitCode::from(3),
+        Ok(Ending::Done) => ExitCode::SUCCESS,
+        Ok(Ending::Failed) => ExitCode::from(1),
+        Ok(Ending::Attention) => ExitCode::from(3),
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             tell(log_format, &describe(&error));
@@ -177,7 +168,7 @@ pub fn command_line() -> clap::Command {
     Cli::command()
 }
 
-async fn run(cli: Cli) -> anyhow::Result<Exit> {
+async fn run(cli: Cli) -> anyhow::Result<Ending> {
     match cli.command {
         Command::Run(args) => cmd::run::run(&cli.common, args).await,
         Command::Daemon => daemon::run(&cli.common).await,

@@ -19,6 +19,7 @@ use crate::history::{Origin, Standing};
 use crate::time::Span;
 
 /// The rules of a decision, from the config.
+#[derive(Clone)]
 pub struct Policy<'a> {
     pub guard: &'a Guard,
     pub detectors: BTreeMap<&'a str, DetectorPolicy>,
@@ -240,63 +241,15 @@ pub fn propose(
     let own = verdict(&facts.own(findings), standing, policy);
     let merely_named = own.is_none();
     let verdict = own.or_else(|| verdict(findings, standing, policy))?;
-    let guard = policy.guard;
-    let first_ttl = TimeDelta::microseconds(
-        (verdict.ttl.as_micros() as f64 * guard.ttl_growth.powi(standing.ended_blocks as i32))
-            .min(guard.ttl_max.as_micros() as f64) as i64,
-    );
-    let mut expires_at = now + first_ttl;
-    if let Some(token_expires) = facts.token_expires {
-        expires_at = expires_at.min(token_expires);
-    }
+    let expires_at = expiry(&verdict, standing, facts, policy.guard, now);
     let because = match verdict.detectors.as_slice() {
         [one] => format!("{one} is {}", verdict.strength.name()),
         several => format!("{} agree", several.join(", ")),
     };
-    let draft = |expires_at, reason: String| Draft {
-        session_id: session_id.to_owned(),
-        verdict: verdict.clone(),
-        expires_at,
-        reason,
-    };
-
-    let token_still_valid = facts.token_expires.is_some_and(|expires| expires > now);
-    let hindrance = if let Some(allowed) = policy.allow.of_session(session_id, now) {
-        Some(format!("allowed: {}", allowed.reason))
-    } else if let Some(restored_at) = standing.restored_at.filter(|at| now < *at + guard.restore_grace.delta()) {
-        Some(format!(
-            "restored by hand {}, less than guard.restore_grace = {} ago",
-            crate::time::rfc3339(restored_at),
-            guard.restore_grace
-        ))
-    } else if expires_at <= now {
-        Some("its token has expired".to_owned())
-    } else if facts.derived && !guard.enforce_derived {
-        Some("the session is derived from a signature, which many viewers can share (guard.enforce_derived)".to_owned())
-    } else if merely_named {
-        Some("requests that merely name the id were found, and not those of its own token".to_owned())
-    } else if !facts.derived && facts.binding == Binding::Never && !guard.enforce_unbound {
-        Some(
-            "the token's signature does not cover the session id, so anybody can choose it (guard.enforce_unbound)"
-                .to_owned(),
-        )
-    } else if facts.last_seen < now - guard.max_age.delta() && !token_still_valid {
-        Some(format!(
-            "last seen {}, longer than guard.max_age = {} ago",
-            crate::time::rfc3339(facts.last_seen),
-            guard.max_age
-        ))
-    } else if verdict.mode == Mode::Observe && policy.has_two_forms(&verdict.window) {
-        Some(
-            "the form of stored addresses changed ([privacy] addresses), so that one network may be counted twice"
-                .to_owned(),
-        )
-    } else if verdict.mode == Mode::Observe {
-        // Last: what says so would have been blocked. The query would_have_blocked relies on these words.
-        Some("mode observe".to_owned())
-    } else {
-        None
-    };
+    let judged = Judged { session_id, verdict: &verdict, merely_named, expires_at, standing, facts, now };
+    let hindrance = judged.hindrance(policy);
+    let mode = verdict.mode;
+    let draft = |expires_at, reason| Draft { session_id: session_id.to_owned(), verdict, expires_at, reason };
     if let Some(hindrance) = hindrance {
         // One event for as long as the block would have lasted.
         let said =
@@ -307,10 +260,81 @@ pub fn propose(
     match &standing.active {
         // A person's word stands until its time is over.
         Some(active) if active.origin != Origin::Auto => None,
-        Some(active) if active.mode >= verdict.mode => {
+        Some(active) if active.mode >= mode => {
             (expires_at > active.expires_at).then(|| Proposal::Extend(draft(Some(expires_at), because)))
         }
         _ => Some(Proposal::Block(draft(Some(expires_at), because))),
+    }
+}
+
+/// Until when a block by a verdict would last: each block of the session that ended makes the next one longer, and none outlasts its tokens.
+fn expiry(verdict: &Verdict, standing: &Standing, facts: &Facts, guard: &Guard, now: DateTime<Utc>) -> DateTime<Utc> {
+    let grown = verdict.ttl.as_micros() as f64 * guard.ttl_growth.powi(standing.ended_blocks as i32);
+    let expires_at = now + TimeDelta::microseconds(grown.min(guard.ttl_max.as_micros() as f64) as i64);
+    facts.token_expires.map_or(expires_at, |token_expires| expires_at.min(token_expires))
+}
+
+/// A verdict, and what is known of its session.
+struct Judged<'a> {
+    session_id: &'a str,
+    verdict: &'a Verdict,
+    /// What was found is not of the session's own tokens.
+    merely_named: bool,
+    expires_at: DateTime<Utc>,
+    standing: &'a Standing,
+    facts: &'a Facts,
+    now: DateTime<Utc>,
+}
+
+impl Judged<'_> {
+    /// Why the verdict blocks nobody: the first reason there is.
+    fn hindrance(&self, policy: &Policy<'_>) -> Option<String> {
+        let &Judged { session_id, verdict, merely_named, expires_at, standing, facts, now } = self;
+        let guard = policy.guard;
+        if let Some(allowed) = policy.allow.of_session(session_id, now) {
+            return Some(format!("allowed: {}", allowed.reason));
+        }
+        if let Some(restored_at) = standing.restored_at.filter(|at| now < *at + guard.restore_grace.delta()) {
+            return Some(format!(
+                "restored by hand {}, less than guard.restore_grace = {} ago",
+                crate::time::rfc3339(restored_at),
+                guard.restore_grace
+            ));
+        }
+        if expires_at <= now {
+            return Some("its token has expired".to_owned());
+        }
+        if facts.derived && !guard.enforce_derived {
+            let reason =
+                "the session is derived from a signature, which many viewers can share (guard.enforce_derived)";
+            return Some(reason.to_owned());
+        }
+        if merely_named {
+            return Some("requests that merely name the id were found, and not those of its own token".to_owned());
+        }
+        if !facts.derived && facts.binding == Binding::Never && !guard.enforce_unbound {
+            let reason =
+                "the token's signature does not cover the session id, so anybody can choose it (guard.enforce_unbound)";
+            return Some(reason.to_owned());
+        }
+        let token_still_valid = facts.token_expires.is_some_and(|expires| expires > now);
+        if facts.last_seen < now - guard.max_age.delta() && !token_still_valid {
+            return Some(format!(
+                "last seen {}, longer than guard.max_age = {} ago",
+                crate::time::rfc3339(facts.last_seen),
+                guard.max_age
+            ));
+        }
+        if verdict.mode > Mode::Observe {
+            return None;
+        }
+        if policy.has_two_forms(&verdict.window) {
+            let reason =
+                "the form of stored addresses changed ([privacy] addresses), so that one network may be counted twice";
+            return Some(reason.to_owned());
+        }
+        // Last: what says so would have been blocked. The query would_have_blocked relies on these words.
+        Some("mode observe".to_owned())
     }
 }
 

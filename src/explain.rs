@@ -12,7 +12,7 @@ use crate::detect::file::{Detector, Strength};
 use crate::detect::near::{Number, numbers, share};
 use crate::detect::{Finding, Inspection, Purpose};
 use crate::engine::{Sql, fetch, register, sql};
-use crate::history::{Event, Origin};
+use crate::history::{Event, Origin, stored};
 use crate::pass::Warden;
 use crate::pass::revoke::{Case, cases};
 use crate::store::Store;
@@ -22,7 +22,6 @@ const USER_AGENTS: Sql = sql!("explain/user_agents.sql");
 const REFUSED: Sql = sql!("explain/refused.sql");
 const SESSION: Sql = sql!("explain/session.sql");
 const ACTIVE: Sql = sql!("explain/active.sql");
-const EVENTS_OF: Sql = sql!("engine/events_of.sql");
 
 /// What is known of a session: the object of `explain --output json`.
 #[derive(Debug, Serialize)]
@@ -130,7 +129,7 @@ pub async fn explain(
     register(&session, "candidates", SESSION, of_session()).await?;
     let case = cases(&session, &[]).await?.into_iter().next();
     let refused: Vec<Refused> = fetch(&session, REFUSED, of_session()).await?;
-    let events: Vec<Event> = fetch(&session, EVENTS_OF, vec![]).await?;
+    let events = stored::of_candidates(&session).await?;
     let refused = refused.first().map_or(0, |row| row.requests);
     if case.is_none() && refused == 0 && events.is_empty() {
         return Ok(None);

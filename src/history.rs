@@ -1,5 +1,7 @@
 //! The history of revocations: its events, and where a session stands by them.
 
+pub mod stored;
+
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 

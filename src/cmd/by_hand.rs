@@ -4,8 +4,9 @@ use std::collections::BTreeSet;
 use std::io::BufRead;
 
 use super::{print, print_json, tell_alarms};
+use crate::alarm::Ending;
 use crate::by_hand::{self, Done, Order};
-use crate::cli::{Common, Exit, Output, UsageError};
+use crate::cli::{Common, Output, UsageError};
 use crate::pass::Warden;
 use crate::pass::enforce::{Enforced, How, WafState, enforce};
 use crate::store::{DeltaStore, Root, StateLock};
@@ -59,7 +60,7 @@ enum What<'a> {
     Restore,
 }
 
-pub async fn revoke(common: &Common, args: RevokeArgs) -> anyhow::Result<Exit> {
+pub async fn revoke(common: &Common, args: RevokeArgs) -> anyhow::Result<Ending> {
     if args.session == "-" && !args.credential.is_empty() {
         return Err(UsageError("--credential is for one session, not for a list".to_owned()).into());
     }
@@ -67,11 +68,11 @@ pub async fn revoke(common: &Common, args: RevokeArgs) -> anyhow::Result<Exit> {
     run(common, &args.session, what, &args.common).await
 }
 
-pub async fn restore(common: &Common, args: RestoreArgs) -> anyhow::Result<Exit> {
+pub async fn restore(common: &Common, args: RestoreArgs) -> anyhow::Result<Ending> {
     run(common, &args.session, What::Restore, &args.common).await
 }
 
-async fn run(cli: &Common, session: &str, what: What<'_>, args: &HandArgs) -> anyhow::Result<Exit> {
+async fn run(cli: &Common, session: &str, what: What<'_>, args: &HandArgs) -> anyhow::Result<Ending> {
     let config = cli.load()?;
     let clock = cli.clock(&config);
     if let What::Revoke { ttl, .. } = what {
@@ -122,15 +123,13 @@ async fn run(cli: &Common, session: &str, what: What<'_>, args: &HandArgs) -> an
     let (done, synced) = worked?;
     let title = if matches!(what, What::Restore) { "restored" } else { "revoked" };
     tell(title, &done, synced.as_ref(), args.output)?;
+    let recorded = if done.refused.is_empty() { Ending::Done } else { Ending::Attention };
     match synced {
         Some(Err(error)) => {
             Err(anyhow::Error::from(error).context("recorded, but WAF is not in step; the next run tries again"))
         }
-        Some(Ok((_, enforced))) => {
-            let exit = tell_alarms(&enforced.alarms);
-            Ok(if done.refused.is_empty() { exit } else { Exit::Attention })
-        }
-        None => Ok(if done.refused.is_empty() { Exit::Done } else { Exit::Attention }),
+        Some(Ok((_, enforced))) => Ok(tell_alarms(&enforced.alarms).max(recorded)),
+        None => Ok(recorded),
     }
 }
 

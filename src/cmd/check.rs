@@ -3,8 +3,9 @@
 use std::fmt::Write;
 
 use super::{print, print_json};
+use crate::alarm::Ending;
 use crate::check::{Checked, Outcome, check};
-use crate::cli::{Common, Exit, Output};
+use crate::cli::{Common, Output};
 use crate::notices::Severity;
 use crate::pass::Warden;
 use crate::text::{printable, table};
@@ -17,7 +18,7 @@ pub struct Args {
     output: Output,
 }
 
-pub async fn run(common: &Common, args: Args) -> anyhow::Result<Exit> {
+pub async fn run(common: &Common, args: Args) -> anyhow::Result<Ending> {
     let config = common.load()?;
     let clock = common.clock(&config);
     let warden = Warden::new(config).await?;
@@ -32,9 +33,9 @@ pub async fn run(common: &Common, args: Args) -> anyhow::Result<Exit> {
     let tried = |outcome| checked.tried.iter().any(|trial| trial.outcome == outcome);
     let problem = checked.notices.iter().any(|notice| notice.severity == Severity::Problem);
     Ok(match (tried(Outcome::Failed), problem || tried(Outcome::Problem)) {
-        (true, _) => Exit::Failed,
-        (false, true) => Exit::Attention,
-        (false, false) => Exit::Done,
+        (true, _) => Ending::Failed,
+        (false, true) => Ending::Attention,
+        (false, false) => Ending::Done,
     })
 }
 

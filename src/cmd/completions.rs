@@ -1,7 +1,8 @@
 //! `streamwarden completions`: what a shell needs to complete commands and flags.
 
 use super::print;
-use crate::cli::{self, Exit};
+use crate::alarm::Ending;
+use crate::cli;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -10,9 +11,9 @@ pub struct Args {
     shell: clap_complete::Shell,
 }
 
-pub fn run(args: Args) -> anyhow::Result<Exit> {
+pub fn run(args: Args) -> anyhow::Result<Ending> {
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut cli::command_line(), "streamwarden", &mut script);
     print(&String::from_utf8(script)?)?;
-    Ok(Exit::Done)
+    Ok(Ending::Done)
 }

@@ -5,7 +5,8 @@ use std::fmt::Write;
 use chrono::{DateTime, TimeDelta, Utc};
 
 use super::{print, print_json};
-use crate::cli::{Common, Exit, Output};
+use crate::alarm::Ending;
+use crate::cli::{Common, Output};
 use crate::explain::{Explained, Judgement, NetworkUse, explain};
 use crate::history::Standing;
 use crate::pass::Warden;
@@ -27,7 +28,7 @@ pub struct Args {
     output: Output,
 }
 
-pub async fn run(common: &Common, args: Args) -> anyhow::Result<Exit> {
+pub async fn run(common: &Common, args: Args) -> anyhow::Result<Ending> {
     let config = common.load()?;
     let now = common.clock(&config).now();
     let warden = Warden::new(config).await?;
@@ -43,7 +44,7 @@ pub async fn run(common: &Common, args: Args) -> anyhow::Result<Exit> {
         Output::Json => print_json(&explained)?,
         Output::Text => print(&text(&explained))?,
     }
-    Ok(Exit::Done)
+    Ok(Ending::Done)
 }
 
 fn text(session: &Explained) -> String {

@@ -3,7 +3,8 @@
 use datafusion::common::ScalarValue;
 
 use super::{print, print_json};
-use crate::cli::{Common, Exit, Output};
+use crate::alarm::Ending;
+use crate::cli::{Common, Output};
 use crate::engine::{Engine, Sql, fetch, sql, timestamp};
 use crate::history::Event;
 use crate::store::{DeltaStore, Root};
@@ -28,7 +29,7 @@ pub struct Args {
     output: Output,
 }
 
-pub async fn run(common: &Common, args: Args) -> anyhow::Result<Exit> {
+pub async fn run(common: &Common, args: Args) -> anyhow::Result<Ending> {
     let config = common.load()?;
     let now = common.clock(&config).now();
     let engine = Engine::new(&config.engine)?;
@@ -67,5 +68,5 @@ pub async fn run(common: &Common, args: Args) -> anyhow::Result<Exit> {
             print(&table(&["time", "event", "session", "mode", "until", "by", "why"], &rows))?;
         }
     }
-    Ok(Exit::Done)
+    Ok(Ending::Done)
 }

@@ -15,8 +15,7 @@ use std::io::Write;
 
 use serde::Serialize;
 
-use crate::alarm::Alarm;
-use crate::cli::Exit;
+use crate::alarm::{Alarm, Ending};
 use crate::pass::enforce::Enforced;
 
 /// Prints a result.
@@ -35,14 +34,10 @@ fn print_json<T: Serialize>(value: &T) -> anyhow::Result<()> {
 /// What stands before a plan that has no rule group.
 const NO_GROUP: &str = "WAF plan, sent nowhere as the config names no rule group";
 
-/// Tells the log what a person should look at, and gives the exit code that follows.
-fn tell_alarms(alarms: &[Alarm]) -> Exit {
+/// Tells the log what a person should look at, and how that ends.
+fn tell_alarms(alarms: &[Alarm]) -> Ending {
     alarms.iter().for_each(Alarm::log);
-    match alarms {
-        [] => Exit::Done,
-        some if some.iter().any(|alarm| alarm.kind.is_failure()) => Exit::Failed,
-        _ => Exit::Attention,
-    }
+    Ending::of(alarms)
 }
 
 /// The rules that are due, as people read them.

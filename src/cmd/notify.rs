@@ -1,7 +1,8 @@
 //! `streamwarden notify test`: whether messages arrive.
 
 use super::print;
-use crate::cli::{Common, Exit, UsageError};
+use crate::alarm::Ending;
+use crate::cli::{Common, UsageError};
 use crate::notify::Notifier;
 use crate::text::printable;
 
@@ -17,19 +18,19 @@ enum Action {
     Test,
 }
 
-pub async fn run(common: &Common, args: Args) -> anyhow::Result<Exit> {
+pub async fn run(common: &Common, args: Args) -> anyhow::Result<Ending> {
     let Action::Test = args.action;
     let config = common.load()?;
     let notifier = Notifier::connect(&config).await;
     let notifier = notifier
         .ok_or_else(|| UsageError("the config names nobody to notify: put sns or webhook into [notify]".to_owned()))?;
-    let mut exit = Exit::Done;
+    let mut exit = Ending::Done;
     for (channel, result) in notifier.test(common.clock(&config).now()).await {
         match result {
             Ok(()) => print(&format!("sent to {channel}\n"))?,
             Err(reason) => {
                 print(&format!("NOT sent to {channel}: {}\n", printable(&reason)))?;
-                exit = Exit::Failed;
+                exit = Ending::Failed;
             }
         }
     }

@@ -16,7 +16,8 @@ use parquet::arrow::ArrowWriter;
 use rustyline::error::ReadlineError;
 
 use super::print;
-use crate::cli::{Common, Exit, UsageError};
+use crate::alarm::Ending;
+use crate::cli::{Common, UsageError};
 use crate::detect::catalog::register_lists;
 use crate::detect::file::Detector;
 use crate::engine::{self, Sql, sql, timestamp};
@@ -91,7 +92,7 @@ pub enum Format {
     Parquet,
 }
 
-pub async fn run(common: &Common, args: Args) -> anyhow::Result<Exit> {
+pub async fn run(common: &Common, args: Args) -> anyhow::Result<Ending> {
     if args.detector.is_some() && args.saved != Some(Saved::DetectorFindings) {
         return Err(UsageError("--detector goes with --saved detector_findings".to_owned()).into());
     }
@@ -154,7 +155,7 @@ async fn asked(session: &SessionContext, text: &str) -> anyhow::Result<DataFrame
 }
 
 /// Asks for statements, each up to a semicolon, until the end of input or `exit`. The tables are as they were at the start.
-async fn prompt(session: &SessionContext, format: Format) -> anyhow::Result<Exit> {
+async fn prompt(session: &SessionContext, format: Format) -> anyhow::Result<Ending> {
     let mut editor = rustyline::DefaultEditor::new()?;
     let mut statement = String::new();
     loop {
@@ -164,11 +165,11 @@ async fn prompt(session: &SessionContext, format: Format) -> anyhow::Result<Exit
                 statement.clear();
                 continue;
             }
-            Err(ReadlineError::Eof) => return Ok(Exit::Done),
+            Err(ReadlineError::Eof) => return Ok(Ending::Done),
             Err(error) => return Err(error.into()),
         };
         if statement.is_empty() && matches!(line.trim().trim_end_matches(';'), "exit" | "quit" | "\\q") {
-            return Ok(Exit::Done);
+            return Ok(Ending::Done);
         }
         statement += &line;
         statement.push('\n');
@@ -184,7 +185,7 @@ async fn prompt(session: &SessionContext, format: Format) -> anyhow::Result<Exit
 }
 
 /// Prints the rows.
-async fn show(frame: DataFrame, format: Format) -> anyhow::Result<Exit> {
+async fn show(frame: DataFrame, format: Format) -> anyhow::Result<Ending> {
     let schema = Arc::new(frame.schema().as_arrow().clone());
     let batches = frame.collect().await?;
     match format {
@@ -206,7 +207,7 @@ async fn show(frame: DataFrame, format: Format) -> anyhow::Result<Exit> {
             writer.close()?;
         }
     }
-    Ok(Exit::Done)
+    Ok(Ending::Done)
 }
 
 /// The own mode of each detector.

@@ -9,7 +9,8 @@ use serde_json::Value;
 use tempfile::NamedTempFile;
 
 use super::{print, print_json, tell_alarms};
-use crate::cli::{Common, Exit, Output, UsageError, location};
+use crate::alarm::Ending;
+use crate::cli::{Common, Output, UsageError, location};
 use crate::pass::Warden;
 use crate::replay::baseline::{Baseline, Change, Changes};
 use crate::replay::delivery::Delivery;
@@ -43,7 +44,7 @@ pub struct Args {
     output: Output,
 }
 
-pub async fn run(common: &Common, args: Args) -> anyhow::Result<Exit> {
+pub async fn run(common: &Common, args: Args) -> anyhow::Result<Ending> {
     let config = common.load()?;
     let now = common.clock(&config).now();
     let labels = args.labels.as_deref().map(Labels::load).transpose()?;

@@ -5,7 +5,8 @@ use std::fmt::Write;
 use tokio_util::sync::CancellationToken;
 
 use super::{NO_GROUP, plan_text, print, print_json};
-use crate::cli::{Common, Exit, Output};
+use crate::alarm::Ending;
+use crate::cli::{Common, Output};
 use crate::history::{Event, EventKind};
 use crate::pass::enforce::WafState;
 use crate::pass::{Options, Outcome, Warden};
@@ -32,7 +33,7 @@ pub struct Args {
     retry_quarantined: bool,
 }
 
-pub async fn run(common: &Common, args: Args) -> anyhow::Result<Exit> {
+pub async fn run(common: &Common, args: Args) -> anyhow::Result<Ending> {
     let config = common.load()?;
     let clock = common.clock(&config);
     let warden = Warden::new(config).await?;
@@ -50,11 +51,7 @@ pub async fn run(common: &Common, args: Args) -> anyhow::Result<Exit> {
         Output::Text => print(&text(&outcome, args.dry_run))?,
     }
     outcome.log_alarms();
-    Ok(match &outcome {
-        outcome if outcome.failures().next().is_some() => Exit::Failed,
-        outcome if outcome.needs_attention() => Exit::Attention,
-        _ => Exit::Done,
-    })
+    Ok(outcome.ending())
 }
 
 /// Cancelled by SIGTERM or SIGINT: the lock of a state in S3 is given back, and need not run out.

@@ -5,7 +5,8 @@ use clap::Subcommand;
 use serde_json::{Value, json};
 
 use super::{NO_GROUP, plan_text, print, print_json, tell_alarms};
-use crate::cli::{Common, Exit, Output, UsageError};
+use crate::alarm::Ending;
+use crate::cli::{Common, Output, UsageError};
 use crate::pass::Warden;
 use crate::pass::enforce::{Enforced, How, WafState, enforce};
 use crate::store::{DeltaStore, Root, StateLock, StoreError};
@@ -43,7 +44,7 @@ enum Action {
     },
 }
 
-pub async fn run(common: &Common, args: Args) -> anyhow::Result<Exit> {
+pub async fn run(common: &Common, args: Args) -> anyhow::Result<Ending> {
     let config = common.load()?;
     let clock = common.clock(&config);
     let now = clock.now();
@@ -114,7 +115,7 @@ pub async fn run(common: &Common, args: Args) -> anyhow::Result<Exit> {
     }
 }
 
-fn forget_report(id: &str, sessions: usize, output: Output) -> anyhow::Result<Exit> {
+fn forget_report(id: &str, sessions: usize, output: Output) -> anyhow::Result<Ending> {
     match output {
         Output::Json => print_json(&json!({"group": id, "sessions": sessions}))?,
         Output::Text => {
@@ -125,7 +126,7 @@ fn forget_report(id: &str, sessions: usize, output: Output) -> anyhow::Result<Ex
             })?;
         }
     }
-    Ok(Exit::Done)
+    Ok(Ending::Done)
 }
 
 /// What is due and not in the rules, and what else a person should look at.
@@ -139,7 +140,7 @@ fn of_note(enforced: &Enforced) -> Value {
     })
 }
 
-fn report(enforced: &Enforced, title: &str, changed: bool, output: Output) -> anyhow::Result<Exit> {
+fn report(enforced: &Enforced, title: &str, changed: bool, output: Output) -> anyhow::Result<Ending> {
     let plan = &enforced.plan;
     match output {
         Output::Text => print(&format!("{title}: {}", plan_text(enforced)))?,
@@ -160,7 +161,7 @@ fn report(enforced: &Enforced, title: &str, changed: bool, output: Output) -> an
     Ok(tell_alarms(&enforced.alarms))
 }
 
-async fn show(group: &AwsRuleGroup, enforced: Option<&Enforced>, output: Output) -> anyhow::Result<Exit> {
+async fn show(group: &AwsRuleGroup, enforced: Option<&Enforced>, output: Output) -> anyhow::Result<Ending> {
     let snapshot = group.read().await?;
     let action = |rule: &Rule| match rule.action() {
         Some(action) if action.block().is_some() => "block",
@@ -225,5 +226,5 @@ async fn show(group: &AwsRuleGroup, enforced: Option<&Enforced>, output: Output)
             print(&text)?;
         }
     }
-    Ok(enforced.map_or(Exit::Done, |enforced| tell_alarms(&enforced.alarms)))
+    Ok(enforced.map_or(Ending::Done, |enforced| tell_alarms(&enforced.alarms)))
 }

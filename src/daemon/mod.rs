@@ -13,8 +13,8 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
-use crate::alarm::{Alarm, AlarmKind};
-use crate::cli::{Common, Exit, new_run_id, run_span};
+use crate::alarm::{Alarm, AlarmKind, Ending};
+use crate::cli::{Common, new_run_id, run_span};
 use crate::pass::{CutOff, Options, Outcome, Warden, alarm_of};
 use crate::schedule::Schedule;
 use crate::signals::Signals;
@@ -35,7 +35,7 @@ const TELLING: Duration = Duration::from_secs(60);
 /// A longer sleep would not notice that the clock was set.
 const NAP: Duration = Duration::from_secs(10);
 
-pub async fn run(common: &Common) -> anyhow::Result<Exit> {
+pub async fn run(common: &Common) -> anyhow::Result<Ending> {
     let config = common.load()?;
     let clock = common.clock(&config);
     let listener = http::listen(&config.http)?;
@@ -52,7 +52,7 @@ pub async fn run(common: &Common) -> anyhow::Result<Exit> {
 }
 
 /// Passes until a signal comes.
-async fn work(warden: &Arc<Warden>, clock: Clock, status: &Status, signals: &mut Signals) -> anyhow::Result<Exit> {
+async fn work(warden: &Arc<Warden>, clock: Clock, status: &Status, signals: &mut Signals) -> anyhow::Result<Ending> {
     let schedule = &warden.config.schedule;
     let start = Utc::now();
     let mut due = match &schedule.times {
@@ -62,7 +62,7 @@ async fn work(warden: &Arc<Warden>, clock: Clock, status: &Status, signals: &mut
     loop {
         tokio::select! {
             () = sleep_until(schedule, start, due) => {}
-            () = signals.received() => return Ok(Exit::Done),
+            () = signals.received() => return Ok(Ending::Done),
         }
         let mut pass = Pass::start(warden, clock, status)?;
         let ended = tokio::select! {
@@ -81,7 +81,7 @@ async fn work(warden: &Arc<Warden>, clock: Clock, status: &Status, signals: &mut
                         pass.abandon(status, "the daemon was told to end").await;
                     }
                 }
-                return Ok(Exit::Done);
+                return Ok(Ending::Done);
             }
         };
         let stuck = match ended {
@@ -102,7 +102,7 @@ async fn work(warden: &Arc<Warden>, clock: Clock, status: &Status, signals: &mut
         if stuck {
             // Whatever it hangs in may still hold the lock; the service manager starts a process that is clean.
             tracing::error!("the pass does not give way: the daemon ends, for its service manager to start it anew");
-            return Ok(Exit::Failed);
+            return Ok(Ending::Failed);
         }
         let now = Utc::now();
         let next = schedule.next(start, now);

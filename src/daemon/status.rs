@@ -6,7 +6,7 @@ use std::time::Instant;
 use chrono::{DateTime, TimeDelta, Utc};
 
 use super::metrics::Metrics;
-use crate::alarm::AlarmKind;
+use crate::alarm::{AlarmKind, Ending};
 use crate::pass::Outcome;
 use crate::schedule::Schedule;
 use crate::time::rfc3339;
@@ -64,10 +64,10 @@ impl Status {
     pub fn ended(&self, ended: &Ended) {
         let now = Utc::now();
         let (result, good) = match &ended.result {
-            Ok(outcome) => (outcome.result(), outcome.failures().next().is_none()),
+            Ok(outcome) => (outcome.ending().name(), outcome.ending() < Ending::Failed),
             Err(AlarmKind::StateLocked) => ("locked", false),
             Err(AlarmKind::RunCutOff) => ("cut_off", false),
-            Err(_) => ("failed", false),
+            Err(_) => (Ending::Failed.name(), false),
         };
         self.metrics.ended(ended, result, now);
         let mut state = self.state();

@@ -23,6 +23,12 @@ use crate::store::{Store, StoreError, Transaction};
 const TOUCHED: Sql = sql!("engine/touched.sql");
 const FINDINGS_BETWEEN: Sql = sql!("engine/findings_between.sql");
 
+/// The application transactions of a detection: the last batch that it looked at, its number, and how many sessions were active in
+/// its windows, for the guard, if the decision comes in a later run.
+const DETECTED: &str = "detect";
+const EVALUATION: &str = "evaluation";
+const SESSIONS: &str = "sessions";
+
 /// What one detection did.
 #[derive(Debug, Default)]
 pub struct Detection {
@@ -112,10 +118,10 @@ pub async fn detect(
         detection.detectors.insert(detector.name.clone(), DetectorStats::default());
     }
     let batch = store.transaction(Table::Activity, crate::ingest::INGEST).await?.unwrap_or(0);
-    let overall = store.transaction(Table::Findings, "detect").await?.unwrap_or(0);
+    let overall = store.transaction(Table::Findings, DETECTED).await?.unwrap_or(0);
     let after = progress(store, detectors, overall).await?;
     let Some(first) = after.iter().copied().filter(|after| *after < batch).min() else {
-        let sessions = store.transaction(Table::Findings, "sessions").await?.unwrap_or(0);
+        let sessions = store.transaction(Table::Findings, SESSIONS).await?.unwrap_or(0);
         detection.sessions = u64::try_from(sessions).unwrap_or(0);
         return Ok(detection);
     };
@@ -147,10 +153,9 @@ pub async fn detect(
     // Detections have numbers of their own: one that makes up for a failure sees no new batch.
     let evaluation = evaluations(store).await? + 1;
     let mut transactions = vec![
-        Transaction::new("detect", batch),
-        Transaction::new("evaluation", evaluation),
-        // For the guard, if the decision comes in a later run.
-        Transaction::new("sessions", i64::try_from(detection.sessions).unwrap_or(i64::MAX)),
+        Transaction::new(DETECTED, batch),
+        Transaction::new(EVALUATION, evaluation),
+        Transaction::new(SESSIONS, i64::try_from(detection.sessions).unwrap_or(i64::MAX)),
     ];
     for (index, detector) in detectors.iter().enumerate() {
         let version = if failed.contains(&index) { after[index] } else { batch };
@@ -172,12 +177,12 @@ pub async fn detect(
 
 /// How many detections there were.
 pub async fn evaluations(store: &dyn Store) -> Result<i64, StoreError> {
-    Ok(store.transaction(Table::Findings, "evaluation").await?.unwrap_or(0))
+    Ok(store.transaction(Table::Findings, EVALUATION).await?.unwrap_or(0))
 }
 
 /// The transaction that tells how far one detector has come: it stays behind when the detector fails.
 fn own_progress(detector: &Detector) -> String {
-    format!("detect:{}", detector.name)
+    format!("{DETECTED}:{}", detector.name)
 }
 
 /// The transaction that tells whether all detectors of the last detection came as far as it did, so that nobody needs to ask for each: the
@@ -324,7 +329,7 @@ mod tests {
         let run = detect(&engine, &store, &detectors, &config, now, "run", &stage, Purpose::Replay);
         let replayed = run.await.unwrap();
         assert!(!replayed.learned.is_empty());
-        assert_eq!(store.transaction(Table::Findings, "detect").await.unwrap(), None, "nothing is stored");
+        assert_eq!(store.transaction(Table::Findings, DETECTED).await.unwrap(), None, "nothing is stored");
         let run = detect(&engine, &store, &detectors, &config, now, "run", &stage, Purpose::Record);
         run.await.unwrap();
         let session = engine.session_over(&store, now).await.unwrap();

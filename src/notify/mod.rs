@@ -9,13 +9,12 @@ use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
 use datafusion::common::ScalarValue;
-use datafusion::prelude::SessionContext;
 use serde::{Deserialize, Serialize};
 
 use crate::alarm::{Alarm, AlarmKind};
 use crate::config::{Config, Notify};
-use crate::engine::{Engine, Sql, fetch, sql, timestamp};
-use crate::history::Event;
+use crate::engine::{Engine, Sql, fetch, sql};
+use crate::history::{Event, stored};
 use crate::rows;
 use crate::schema::Table;
 use crate::store::{Root, Store, TOLD_FAILURE_FILE, Transaction};
@@ -26,7 +25,6 @@ use digest::{Digest, Key, Memory, Told};
 
 const TOLD: Sql = sql!("engine/told.sql");
 const UNTOLD: Sql = sql!("engine/untold.sql");
-const HISTORY_STATE: Sql = sql!("engine/history_state.sql");
 
 /// The application transaction of the last event of the history that was told.
 const TOLD_UP_TO: &str = "told";
@@ -81,7 +79,7 @@ impl<'a> Notifier<'a> {
             None => {
                 let sequence = match events.first() {
                     Some(event) => event.sequence - 1,
-                    None => last_sequence(&session, now).await?,
+                    None => stored::length(&session, now).await?.sequence,
                 };
                 let progress = Transaction::new(TOLD_UP_TO, sequence);
                 store.append(Table::Notifications, vec![], &[progress]).await?;
@@ -181,16 +179,6 @@ impl<'a> Notifier<'a> {
         });
         failed.collect()
     }
-}
-
-/// The sequence of the last event of the history.
-async fn last_sequence(session: &SessionContext, now: DateTime<Utc>) -> anyhow::Result<i64> {
-    #[derive(Deserialize)]
-    struct State {
-        sequence: i64,
-    }
-    let states: Vec<State> = fetch(session, HISTORY_STATE, vec![("since", timestamp(now))]).await?;
-    Ok(states.first().map_or(0, |state| state.sequence))
 }
 
 /// A row of [`TOLD`].

@@ -83,7 +83,7 @@ pub async fn enforce(
 ) -> Result<Enforced, WafError> {
     let Author { store, now, .. } = author;
     let session = warden.engine.session_over(store, now).await?;
-    let policy = Policy::new(&warden.config.guard, &warden.detectors, &warden.config.allow);
+    let policy = warden.policy();
     let behind = LeftBehind::begin(&session, group.map_or("", AwsRuleGroup::id));
     let Some(group) = group else {
         let desired = desired(&session, &policy, None, now).await?;

@@ -13,22 +13,24 @@ use crate::allow::Spared;
 use crate::decide::{Binding, Draft, Facts, Policy, Proposal, guard_trips, propose, sufficient_mode};
 use crate::detect::window::Window;
 use crate::detect::{DetectError, Detection, Finding, Inspection, Key, Purpose, evaluations};
-use crate::engine::{EngineError, Sql, begin, collect, fetch, query_error, register, replace, sql, timestamp};
-use crate::history::{Event, EventKind, Origin, Recorder, Standing};
+use crate::engine::{EngineError, Sql, begin, collect, fetch, query_error, register, replace, sql};
+use crate::history::{Event, EventKind, Origin, Recorder, Standing, stored};
 use crate::rows;
 use crate::schema::Table;
 use crate::store::{Store, StoreError, Transaction};
 
 const CANDIDATES: Sql = sql!("engine/candidates.sql");
 const FINDINGS_OF: Sql = sql!("engine/findings_of.sql");
-const EVENTS_OF: Sql = sql!("engine/events_of.sql");
 const FACTS_OF: Sql = sql!("engine/facts_of.sql");
-const STANDING_BLOCKS: Sql = sql!("engine/standing_blocks.sql");
 const ACTIVITY_OF_ASKED: Sql = sql!("engine/activity_of_asked.sql");
 const BOUND_MINUTES: Sql = sql!("engine/bound_minutes.sql");
 const UNDECIDED: Sql = sql!("engine/undecided.sql");
-const HELD: Sql = sql!("engine/held.sql");
-const HISTORY_STATE: Sql = sql!("engine/history_state.sql");
+
+/// The application transaction of the last detection whose findings were decided on.
+const DECIDED_UP_TO: &str = "decide";
+
+/// What the guard counts blocks in.
+const GUARDED: TimeDelta = TimeDelta::hours(1);
 
 /// What was recorded.
 #[derive(Default)]
@@ -78,138 +80,180 @@ pub async fn record(
     release_held: bool,
     one_form_since: Option<DateTime<Utc>>,
 ) -> Result<Recorded, RecordError> {
-    #[derive(Deserialize)]
-    struct HistoryState {
-        sequence: i64,
-        blocks: u64,
-    }
     let session = warden.engine.session_over(store, now).await?;
     let evaluated = evaluations(store).await?;
-    let decided = store.transaction(Table::Revocations, "decide").await?.unwrap_or(0);
-    let since = vec![("since", timestamp(now - TimeDelta::hours(1)))];
-    let blocks = begin(&session, STANDING_BLOCKS, vec![]);
-    let held = begin(&session, HELD, vec![]);
-    let states: Vec<HistoryState> = fetch(&session, HISTORY_STATE, since).await?;
-    let (last_sequence, recent_blocks) = states.first().map_or((0, 0), |state| (state.sequence, state.blocks));
-    let mut recorder =
-        Recorder { now, next_sequence: last_sequence + 1, run_id, actor: "streamwarden", events: Vec::new() };
-    let mut alarms = Vec::new();
-
-    let (blocks, held): (Vec<Event>, Vec<Event>) = (blocks.rows().await?, held.rows().await?);
-    let automatic = blocks.iter().filter(|block| block.origin == Origin::Auto).chain(&held);
-    let anew = Anew::look(warden, &session, automatic.map(|event| event.session_id.as_str()), now).await?;
-    for block in &blocks {
-        if block.expires_at.is_some_and(|expires_at| expires_at <= now) {
-            recorder.expire(block);
-        } else if block.origin == Origin::Auto
-            && let Some(reason) = spared(warden, block, &anew, now)
-        {
-            recorder.restore(block, reason);
-        }
-    }
-    let blocked: HashSet<&str> = blocks.iter().map(|block| block.session_id.as_str()).collect();
-    for event in held.iter().filter(|event| !blocked.contains(event.session_id.as_str())) {
-        if let Some(reason) = spared(warden, event, &anew, now) {
-            recorder.restore(event, reason);
-        }
-    }
+    let decided = store.transaction(Table::Revocations, DECIDED_UP_TO).await?.unwrap_or(0);
+    let (blocks, held) = (stored::begin_standing_blocks(&session), stored::begin_held(&session));
+    let length = stored::length(&session, now - GUARDED).await?;
+    let recorder =
+        Recorder { now, next_sequence: length.sequence + 1, run_id, actor: "streamwarden", events: Vec::new() };
+    let (blocks, held) = (blocks.rows().await?, held.rows().await?);
+    let (policy, alarms) = (warden.policy(), Vec::new());
+    let mut record = Record { warden, session: &session, policy, blocks, held, release_held, now, recorder, alarms };
+    record.end_blocks().await?;
 
     // An automatic block that goes on now may have been refuted while another one stood before it.
-    let resumed = blocks.iter().filter(|block| block.origin == Origin::Auto && block.run_id == run_id);
+    let resumed = record.blocks.iter().filter(|block| block.origin == Origin::Auto && block.run_id == run_id);
     let resumed = rows::texts_batch("session_id", resumed.map(|block| &block.session_id));
-    let mut unsure = None;
+    let mut is_unsure = false;
     if decided < evaluated || release_held || resumed.num_rows() > 0 {
         replace(&session, "resumed", resumed.schema(), vec![resumed])
             .map_err(|error| query_error(CANDIDATES, error))?;
-        let parameters =
-            vec![("after", ScalarValue::Int64(Some(decided))), ("held", ScalarValue::Boolean(Some(release_held)))];
-        register(&session, "candidates", CANDIDATES, parameters).await?;
-        let mut policy = Policy::new(&warden.config.guard, &warden.detectors, &warden.config.allow);
-        policy.one_form_since = one_form_since;
-        let mut first_blocks: Vec<Draft> = Vec::new();
-        let undecided = begin(&session, UNDECIDED, vec![("after", ScalarValue::Int64(Some(decided)))]);
-        let mut cases = cases(&session, &recorder.events).await?;
+        let decisions = record.decide(decided, one_form_since).await?;
+        is_unsure = decisions.is_unsure;
+        record.block(decisions.first_blocks, length.blocks, detection.sessions);
+    }
+    record.tell_waiting();
+
+    let Record { recorder: Recorder { events, .. }, alarms, .. } = record;
+    // Who waits is decided on again by the next run.
+    let progress = (decided < evaluated && !is_unsure).then(|| Transaction::new(DECIDED_UP_TO, evaluated));
+    if !events.is_empty() || progress.is_some() {
+        let rows = stored::rows_of(&events).map_err(RecordError::Rows)?;
+        store.append(Table::Revocations, rows, progress.as_slice()).await?;
+    }
+    Ok(Recorded { events, alarms })
+}
+
+/// A record at work.
+struct Record<'a> {
+    warden: &'a Warden,
+    session: &'a SessionContext,
+    /// What blocks were made by, wherever addresses stand in whatever form.
+    policy: Policy<'a>,
+    /// The events on which the blocks stand, and those by which sessions are held, as the pass found them.
+    blocks: Vec<Event>,
+    held: Vec<Event>,
+    release_held: bool,
+    now: DateTime<Utc>,
+    recorder: Recorder<'a>,
+    alarms: Vec<Alarm>,
+}
+
+/// What is left to do of the decisions.
+struct Decisions {
+    /// The guard has a word in these.
+    first_blocks: Vec<Draft>,
+    /// Some sessions are not decided on.
+    is_unsure: bool,
+}
+
+impl Record<'_> {
+    /// Ends the blocks whose time is over, and what the allow-list speaks for.
+    async fn end_blocks(&mut self) -> Result<(), RecordError> {
+        let automatic = self.blocks.iter().filter(|block| block.origin == Origin::Auto).chain(&self.held);
+        let asked = automatic.map(|event| event.session_id.as_str());
+        let anew = Anew::look(self.warden, self.session, asked, self.now).await?;
+        for block in &self.blocks {
+            if block.expires_at.is_some_and(|expires_at| expires_at <= self.now) {
+                self.recorder.expire(block);
+            } else if block.origin == Origin::Auto
+                && let Some(reason) = spared(&self.policy, block, &anew, self.now)
+            {
+                self.recorder.restore(block, reason);
+            }
+        }
+        let blocked: HashSet<&str> = self.blocks.iter().map(|block| block.session_id.as_str()).collect();
+        for event in self.held.iter().filter(|event| !blocked.contains(event.session_id.as_str())) {
+            if let Some(reason) = spared(&self.policy, event, &anew, self.now) {
+                self.recorder.restore(event, reason);
+            }
+        }
+        Ok(())
+    }
+
+    /// Decides on the sessions with findings of detections after `decided`, and on those of the table `resumed`. What is no first block
+    /// is recorded.
+    async fn decide(&mut self, decided: i64, one_form_since: Option<DateTime<Utc>>) -> Result<Decisions, RecordError> {
+        let (session, now) = (self.session, self.now);
+        let after = ("after", ScalarValue::Int64(Some(decided)));
+        let held = ("held", ScalarValue::Boolean(Some(self.release_held)));
+        register(session, "candidates", CANDIDATES, vec![after.clone(), held]).await?;
+        let undecided = begin(session, UNDECIDED, vec![after]);
+        let mut cases = cases(session, &self.recorder.events).await?;
         let undecided = Undecided::of(undecided.rows().await?);
         cases.iter_mut().for_each(|case| undecided.mark(&mut case.findings));
-        unsure = look_again(warden, &session, &mut cases, &undecided, &policy, now).await?;
+        let policy = Policy { one_form_since, ..self.policy.clone() };
+        let unsure = look_again(self.warden, session, &mut cases, &undecided, &policy, now).await?;
+        let is_unsure = unsure.is_some();
+
         let standing_on: HashMap<&str, &Event> =
-            held.iter().chain(&blocks).map(|event| (event.session_id.as_str(), event)).collect();
+            self.held.iter().chain(&self.blocks).map(|event| (event.session_id.as_str(), event)).collect();
+        // Of what was before, nobody knows any more whose tokens were used.
+        let kept_since = now - self.warden.config.activity_retention.delta();
+        let mut first_blocks = Vec::new();
         for case in cases {
             // What a detector that failed has found before stands. Who waits is looked at again.
-            let event = standing_on.get(case.session_id.as_str()).filter(|_| unsure.is_none());
-            if let Some(event) = event.filter(|event| is_refuted(warden, &case, event, now)) {
-                recorder.restore(event, "nothing that suffices is found any more".to_owned());
+            let event = standing_on.get(case.session_id.as_str()).filter(|_| !is_unsure);
+            if let Some(event) = event.filter(|event| is_refuted(&self.policy, &case, event, kept_since)) {
+                self.recorder.restore(event, "nothing that suffices is found any more".to_owned());
                 continue;
             }
             let was_held = case.standing.held;
             match propose(&case.session_id, &case.findings, &case.standing, &case.facts, &policy, now) {
-                Some(Proposal::Block(draft)) if was_held && release_held => recorder.record(EventKind::Released, draft),
+                Some(Proposal::Block(draft)) if was_held && self.release_held => {
+                    self.recorder.record(EventKind::Released, draft);
+                }
                 // Only a person lets it go, however few come with it this time.
                 Some(Proposal::Block(_)) if was_held => {}
                 Some(Proposal::Block(draft)) => first_blocks.push(draft),
-                Some(Proposal::Extend(draft)) => recorder.record(EventKind::Extended, draft),
-                Some(Proposal::Observe(draft)) => recorder.record(EventKind::Observed, draft),
+                Some(Proposal::Extend(draft)) => self.recorder.record(EventKind::Extended, draft),
+                Some(Proposal::Observe(draft)) => self.recorder.record(EventKind::Observed, draft),
                 None => {}
             }
         }
-        let guard = &warden.config.guard;
-        // Those that were held in that hour would have been blocks.
-        let since = now - TimeDelta::hours(1);
-        let recent_held = held.iter().filter(|event| event.time > since && !release_held).count() as u64;
-        let recent_blocks = recent_blocks + recent_held;
-        if guard_trips(first_blocks.len(), recent_blocks, detection.sessions, guard) {
-            let reason = format!(
-                "{} new blocks, {recent_blocks} (blocked or held) in the last hour: more than the greater of guard.max_new_revocations = {} and \
-                 guard.max_share = {} of {} sessions",
-                first_blocks.len(),
-                guard.max_new_revocations,
-                guard.max_share,
-                detection.sessions
-            );
+        if let Some((why, sessions)) = unsure {
             let text = format!(
-                "held {} sessions: {reason}; look at them and let them through with run --release-held",
-                first_blocks.len()
+                "{} sessions are not decided on, as what the allow-list leaves of them may not suffice ({}): {why}",
+                sessions.len(),
+                sessions.join(", ")
             );
-            alarms.push(Alarm::new(AlarmKind::SessionsHeld, text));
-            for mut draft in first_blocks {
-                draft.reason = format!("{}; held by the guard", draft.reason);
-                draft.expires_at = None;
-                recorder.record(EventKind::Held, draft);
-            }
-        } else {
-            for draft in first_blocks {
-                recorder.record(EventKind::Revoked, draft);
-            }
+            self.alarms.push(Alarm::new(AlarmKind::SessionsUndecided, text));
+        }
+        Ok(Decisions { first_blocks, is_unsure })
+    }
+
+    /// Records first blocks, or holds them all where that are too many: with `recent_blocks` of the last hour, for so many sessions in
+    /// the windows.
+    fn block(&mut self, first_blocks: Vec<Draft>, recent_blocks: u64, sessions: u64) {
+        let guard = &self.warden.config.guard;
+        // Those that were held in that hour would have been blocks.
+        let is_recent = |event: &&Event| event.time > self.now - GUARDED && !self.release_held;
+        let recent_blocks = recent_blocks + self.held.iter().filter(is_recent).count() as u64;
+        if !guard_trips(first_blocks.len(), recent_blocks, sessions, guard) {
+            first_blocks.into_iter().for_each(|draft| self.recorder.record(EventKind::Revoked, draft));
+            return;
+        }
+        let reason = format!(
+            "{} new blocks, {recent_blocks} (blocked or held) in the last hour: more than the greater of guard.max_new_revocations = {} and \
+             guard.max_share = {} of {sessions} sessions",
+            first_blocks.len(),
+            guard.max_new_revocations,
+            guard.max_share,
+        );
+        let text = format!(
+            "held {} sessions: {reason}; look at them and let them through with run --release-held",
+            first_blocks.len()
+        );
+        self.alarms.push(Alarm::new(AlarmKind::SessionsHeld, text));
+        for mut draft in first_blocks {
+            draft.reason = format!("{}; held by the guard", draft.reason);
+            draft.expires_at = None;
+            self.recorder.record(EventKind::Held, draft);
         }
     }
 
-    if let Some((why, sessions)) = &unsure {
-        let text = format!(
-            "{} sessions are not decided on, as what the allow-list leaves of them may not suffice ({}): {why}",
-            sessions.len(),
-            sessions.join(", ")
-        );
-        alarms.push(Alarm::new(AlarmKind::SessionsUndecided, text));
+    /// Tells of the sessions that were held before, and of which nothing came.
+    fn tell_waiting(&mut self) {
+        let settled: HashSet<&str> = self.recorder.events.iter().map(|event| event.session_id.as_str()).collect();
+        let waiting = self.held.iter().filter(|held| !settled.contains(held.session_id.as_str())).count();
+        if waiting > 0 {
+            let text = format!(
+                "{waiting} sessions are held since earlier runs; look at them (history) and let them through with run --release-held"
+            );
+            self.alarms.push(Alarm::new(AlarmKind::SessionsHeld, text));
+        }
     }
-    let settled: HashSet<&str> = recorder.events.iter().map(|event| event.session_id.as_str()).collect();
-    let waiting = held.iter().filter(|held| !settled.contains(held.session_id.as_str())).count();
-    if waiting > 0 {
-        let text = format!(
-            "{waiting} sessions are held since earlier runs; look at them (history) and let them through with run --release-held"
-        );
-        alarms.push(Alarm::new(AlarmKind::SessionsHeld, text));
-    }
-    let events = recorder.events;
-    // Who waits is decided on again by the next run.
-    let progress = (decided < evaluated && unsure.is_none()).then(|| Transaction::new("decide", evaluated));
-    if !events.is_empty() || progress.is_some() {
-        let batch = match events.is_empty() {
-            true => vec![],
-            false => vec![rows::encode(Table::Revocations.schema().stored(), &events).map_err(RecordError::Rows)?],
-        };
-        store.append(Table::Revocations, batch, progress.as_slice()).await?;
-    }
-    Ok(Recorded { events, alarms })
 }
 
 /// The findings that no decision has seen.
@@ -237,20 +281,17 @@ impl Undecided {
     }
 }
 
-/// Whether an automatic block, or what is held, has lost what it stands on: by the findings of now it would not be. `event` is the one that
-/// it stands on.
-fn is_refuted(warden: &Warden, case: &Case, event: &Event, now: DateTime<Utc>) -> bool {
+/// Whether an automatic block, or what is held, has lost what it stands on: by the findings of now, of activity that is kept since then, it
+/// would not be. `event` is the one that it stands on.
+fn is_refuted(policy: &Policy<'_>, case: &Case, event: &Event, kept_since: DateTime<Utc>) -> bool {
     let is_of_us = match &case.standing.active {
         Some(active) => active.origin == Origin::Auto,
         None => case.standing.held,
     };
-    let policy = Policy::new(&warden.config.guard, &warden.detectors, &warden.config.allow);
-    // Of what was before, nobody knows any more whose tokens were used.
-    let kept_since = now - warden.config.activity_retention.delta();
     is_of_us
         && event.window_start.is_some_and(|start| start >= kept_since)
-        && !is_lowered(&policy, event)
-        && sufficient_mode(&case.facts.own(&case.findings), &policy) < Some(event.mode)
+        && !is_lowered(policy, event)
+        && sufficient_mode(&case.facts.own(&case.findings), policy) < Some(event.mode)
 }
 
 /// Whether a mode was lowered since: that lifts the block for as long as it is, not for good.
@@ -339,15 +380,13 @@ async fn look_again(
 
 /// Why the allow-list ends a block, or lets a held session go: it names the session, or nothing that suffices is left without
 /// the requests that it takes out.
-fn spared(warden: &Warden, block: &Event, anew: &Anew, now: DateTime<Utc>) -> Option<String> {
-    let config = &warden.config;
-    if let Some(allow) = config.allow.of_session(&block.session_id, now) {
+fn spared(policy: &Policy<'_>, block: &Event, anew: &Anew, now: DateTime<Utc>) -> Option<String> {
+    if let Some(allow) = policy.allow.of_session(&block.session_id, now) {
         return Some(format!("allowed: {}", allow.reason));
     }
-    let policy = Policy::new(&config.guard, &warden.detectors, &config.allow);
     let findings =
-        anew.findings.get(&block.session_id).filter(|_| !is_lowered(&policy, block) && anew.incomplete.is_none())?;
-    (sufficient_mode(findings, &policy) < Some(block.mode))
+        anew.findings.get(&block.session_id).filter(|_| !is_lowered(policy, block) && anew.incomplete.is_none())?;
+    (sufficient_mode(findings, policy) < Some(block.mode))
         .then(|| "nothing that suffices is left without the requests that the allow-list takes out".to_owned())
 }
 
@@ -371,7 +410,7 @@ pub async fn cases_of(
         last_seen: DateTime<Utc>,
         token_expires: Option<DateTime<Utc>>,
     }
-    let events: Vec<Event> = fetch(session, EVENTS_OF, vec![]).await?;
+    let events = stored::of_candidates(session).await?;
     let facts: Vec<FactsRow> = fetch(session, FACTS_OF, vec![]).await?;
     let is_mixed = |row: &&FactsRow| row.ever_bound && !row.always_bound;
     let mut bound_minutes =
