@@ -9,7 +9,6 @@ use serde::Deserialize;
 
 use super::Warden;
 use crate::alarm::{Alarm, AlarmKind};
-use crate::decide::Policy;
 use crate::engine::{Begun, EngineError, Sql, begin, fetch, register, sql, timestamp};
 use crate::store::StoreError;
 use crate::time::rfc3339;

@@ -2,14 +2,13 @@
 
 use std::io::{Read, Write};
 use std::process::{Child, Command};
-use std::time::{Duration, Instant};
 
 use arrow::array::AsArray;
 use chrono::{DateTime, Utc};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use serde_json::{Value, json};
 
-use crate::support::{NOW, Place, fixtures, line, shared};
+use crate::support::{NOW, Place, fixtures, line, shared, until};
 
 #[test]
 fn query_prints_every_format_and_takes_nothing_but_a_select() {
@@ -158,8 +157,9 @@ fn two_runs_at_once_one_works_and_the_other_leaves_or_waits() {
     let output = place.run(&["run"]);
     assert_eq!(output.code, 4, "{output:?}");
     assert!(output.stderr.contains("another run holds the state"), "{output:?}");
-    let mut waiting = place.command(&["run", "--wait"]).spawn().unwrap();
-    std::thread::sleep(Duration::from_millis(300));
+    let log = place.path("log");
+    let mut waiting = place.command(&["run", "--wait"]).stderr(std::fs::File::create(&log).unwrap()).spawn().unwrap();
+    until("it says that it waits", || std::fs::read_to_string(&log).unwrap().contains("waiting until it is done"));
     assert!(waiting.try_wait().unwrap().is_none(), "it waits");
     drop(held);
     assert_eq!(waiting.wait().unwrap().code(), Some(0));
@@ -167,11 +167,8 @@ fn two_runs_at_once_one_works_and_the_other_leaves_or_waits() {
 
 /// Waits until the daemon has made so many passes.
 fn wait_for_runs(place: &Place, runs: usize) {
-    let deadline = Instant::now() + Duration::from_secs(60);
-    while place.path("state/tables/runs").join(format!("_delta_log/{runs:020}.json")).metadata().is_err() {
-        assert!(Instant::now() < deadline, "the daemon made no {runs} passes in a minute");
-        std::thread::sleep(Duration::from_millis(50));
-    }
+    let last = place.path("state/tables/runs").join(format!("_delta_log/{runs:020}.json"));
+    until("the daemon makes its passes", || last.exists());
 }
 
 fn terminate(daemon: &mut Child) -> (Option<i32>, String) {

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::support::http::{Webhook, silent_server};
 use crate::support::servers::AwsServer;
-use crate::support::{Place, shared};
+use crate::support::{Place, shared, until};
 
 fn with_webhook(webhook: &Webhook, more: &str) -> Place {
     Place::new(&format!("[notify]\nwebhook = \"{}\"\n{more}", webhook.url()))
@@ -107,9 +107,7 @@ fn a_run_that_is_killed_before_it_has_told_is_made_up_for() {
     let place = Place::new(&format!("[notify]\nwebhook = \"http://{}/\"", silent_server()));
     place.write_log("E1.2026-11-20-20.aaaa.gz", &shared("SharedSess01", 20, 10, 12));
     let mut run = place.command(&["run"]).spawn().unwrap();
-    while !place.path("state/tables/notifications").exists() {
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    until("it is about to tell", || place.path("state/tables/notifications").exists());
     run.kill().unwrap();
     run.wait().unwrap();
     let webhook = Webhook::start();

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use crate::aws::s3;
 use crate::once::{kill_runs, picture, seeded, undisturbed};
 use crate::support::servers::{AwsServer, FaultyProxy};
-use crate::support::{Place, fixtures, line, shared};
+use crate::support::{Place, fixtures, line, shared, until};
 
 /// The fixtures of the demo, with the state in a bucket of this server.
 async fn in_s3(server: &AwsServer) -> Place {
@@ -71,12 +71,7 @@ async fn a_run_fetches_what_never_changes_once_and_a_daemon_what_it_wrote_not_at
     let mut daemon = place.command(&["daemon"]);
     let mut daemon = daemon.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null()).spawn().unwrap();
     let passes = || place.query("SELECT COUNT(*) AS n FROM runs")[0]["n"].as_u64().unwrap();
-    let until = |wanted: u64| {
-        while passes() < wanted {
-            std::thread::sleep(std::time::Duration::from_millis(100));
-        }
-    };
-    until(6);
+    until("six passes", || passes() >= 6);
     // A pass that took an object has ended.
     let ended = |server: &AwsServer| {
         let calls = server.calls();
@@ -91,11 +86,7 @@ async fn a_run_fetches_what_never_changes_once_and_a_daemon_what_it_wrote_not_at
     let take = |name: &str, minute: u32| {
         place.write_log(&format!("E1.2026-11-20-20.{name}.gz"), &shared("SharedSess02", 20, minute, 12));
         server.forget_calls();
-        let seen = std::time::Instant::now();
-        while !ended(&server) {
-            assert!(seen.elapsed() < std::time::Duration::from_secs(60), "the daemon sees the new object");
-            std::thread::sleep(std::time::Duration::from_millis(50));
-        }
+        until("the daemon takes the new object", || ended(&server));
     };
     take("late", 30);
     let before: BTreeSet<String> = {

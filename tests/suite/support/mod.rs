@@ -10,6 +10,8 @@ use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
@@ -18,6 +20,15 @@ use tempfile::TempDir;
 
 /// The end of the demo's evening.
 pub const NOW: &str = "2026-11-20T21:00:00Z";
+
+/// Waits until something is so; panics if it is not within a minute.
+pub fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !is_so() {
+        assert!(Instant::now() < deadline, "not within a minute: {what}");
+        thread::sleep(Duration::from_millis(20));
+    }
+}
 
 /// A folder with a config, where the binary is run.
 pub struct Place {
