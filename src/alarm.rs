@@ -36,6 +36,7 @@ pub enum AlarmKind {
     WafFull,
     WafFullSoon,
     WafTampered,
+    WafBypassed,
     WafUnknownRules,
     WafLeftBehind,
     BlockImpossible,
@@ -46,7 +47,7 @@ pub enum AlarmKind {
 }
 
 impl AlarmKind {
-    pub const ALL: [AlarmKind; 27] = [
+    pub const ALL: [AlarmKind; 28] = [
         AlarmKind::RunFailed,
         AlarmKind::RunCutOff,
         AlarmKind::StateLocked,
@@ -67,6 +68,7 @@ impl AlarmKind {
         AlarmKind::WafFull,
         AlarmKind::WafFullSoon,
         AlarmKind::WafTampered,
+        AlarmKind::WafBypassed,
         AlarmKind::WafUnknownRules,
         AlarmKind::WafLeftBehind,
         AlarmKind::BlockImpossible,
@@ -99,6 +101,7 @@ impl AlarmKind {
             AlarmKind::WafFull => "waf_full",
             AlarmKind::WafFullSoon => "waf_full_soon",
             AlarmKind::WafTampered => "waf_tampered",
+            AlarmKind::WafBypassed => "waf_bypassed",
             AlarmKind::WafUnknownRules => "waf_unknown_rules",
             AlarmKind::WafLeftBehind => "waf_left_behind",
             AlarmKind::BlockImpossible => "block_impossible",

@@ -2,6 +2,7 @@
 
 use std::hash::Hasher;
 
+use serde::{Deserialize, Serialize};
 use twox_hash::XxHash64;
 
 /// Kind of a request, from its path's ending.
@@ -24,13 +25,56 @@ impl Kind {
     }
 }
 
-/// Kind of a file, from its name: HLS, DASH, CMAF and Smooth Streaming.
+/// Endings of media segments: HLS, DASH, CMAF and Smooth Streaming.
+const SEGMENTS: [&str; 31] = [
+    "ts", "m4s", "mp4", "m4v", "m4a", "cmfv", "cmfa", "cmft", "aac", "ac3", "ec3", "mp3", "webm", "vtt", "webvtt",
+    "ttml", "dash", "m2ts", "m4f", "fmp4", "mp2t", "m2t", "cmfm", "ismv", "isma", "ismt", "mkv", "opus", "flac", "ac4",
+    "ec-3",
+];
+const MANIFESTS: [&str; 3] = ["m3u8", "m3u", "mpd"];
+
+/// An ending of media segments that a service has beside the known ones; empty: files without an ending are segments.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(try_from = "String")]
+pub struct SegmentEnding(String);
+
+impl TryFrom<String> for SegmentEnding {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let ending = text.strip_prefix('.').unwrap_or(&text);
+        let is_one = |endings: &[&str]| endings.iter().any(|known| ending.eq_ignore_ascii_case(known));
+        if ending.len() > 16 || !ending.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_') {
+            return Err(format!("{text:?} is no ending of a file: write it alone, as \"jpg\""));
+        }
+        if is_one(&MANIFESTS) || is_one(&["key"]) {
+            return Err(format!("{text:?} is the ending of playlists or keys, not of segments"));
+        }
+        Ok(SegmentEnding(ending.to_owned()))
+    }
+}
+
+/// The kind of what a path is of. `more` are endings of segments beside the known ones.
+pub fn kind(path: &str, more: &[SegmentEnding]) -> Kind {
+    match kind_of_file(file_of(path)) {
+        Kind::Other if !more.is_empty() => {
+            let name = file_of(path);
+            let ending = name.rsplit_once('.').map_or("", |(_, ending)| ending);
+            let is_segment = !name.is_empty() && more.iter().any(|more| more.0.eq_ignore_ascii_case(ending));
+            if is_segment { Kind::Segment } else { Kind::Other }
+        }
+        kind => kind,
+    }
+}
+
+/// The name of the file, without the parameters that may stand behind it (RFC 3986, 3.3).
+fn file_of(path: &str) -> &str {
+    let name = memchr::memrchr(b'/', path.as_bytes()).map_or(path, |end| &path[end + 1..]);
+    memchr::memchr(b';', name.as_bytes()).map_or(name, |end| &name[..end])
+}
+
+/// Kind of a file, from its name.
 fn kind_of_file(name: &str) -> Kind {
-    const MANIFESTS: [&str; 3] = ["m3u8", "m3u", "mpd"];
-    const SEGMENTS: [&str; 18] = [
-        "ts", "m4s", "mp4", "m4v", "m4a", "cmfv", "cmfa", "cmft", "aac", "ac3", "ec3", "mp3", "webm", "vtt", "webvtt",
-        "ttml", "dash", "m2ts",
-    ];
     // Smooth Streaming: /x.ism/Manifest, /x.ism/QualityLevels(n)/Fragments(video=n)
     if name.eq_ignore_ascii_case("manifest") {
         return Kind::Manifest;
@@ -59,24 +103,20 @@ pub struct Content<'a> {
     /// The asset: the folder, without the folders at the end that tell a variant, a track or a period apart. A file that
     /// stands at the top is its own asset, without the number in its name. None for the root.
     pub asset: Option<&'a str>,
-    pub kind: Kind,
     /// The identity of a media segment, 63 bits: the same for all renditions that lie in folders of their own, but not for pictures,
     /// sound and text: one viewer fetches these. None for what is no segment.
     pub segment: Option<i64>,
 }
 
-/// What a path (without its token) is of. `asset_of_folder` is [`asset_of_folder`], or one that remembers what that said.
-pub fn content<'a>(path: &'a str, asset_of_folder: impl FnOnce(&'a str) -> Option<&'a str>) -> Content<'a> {
+/// What a path (without its token) is of, which is of this kind. `asset_of_folder` is [`asset_of_folder`], or one that remembers what that
+/// said.
+pub fn content<'a>(path: &'a str, kind: Kind, asset_of_folder: impl FnOnce(&'a str) -> Option<&'a str>) -> Content<'a> {
     let folder_end = memchr::memrchr(b'/', path.as_bytes());
     let asset = folder_end.and_then(|end| asset_of_folder(&path[..end]).or_else(|| asset_at_top(path)));
-    let name = folder_end.map_or(path, |end| &path[end + 1..]);
-    let kind = kind_of_file(name);
-    let renditions = || path[asset.map_or(0, str::len)..].strip_suffix(name).unwrap_or_default();
-    Content {
-        asset,
-        kind,
-        segment: (kind == Kind::Segment).then(|| segment(asset, Track::of(renditions(), name), name)),
-    }
+    let folder = folder_end.map_or(0, |end| end + 1);
+    let name = file_of(path);
+    let renditions = || path.get(asset.map_or(0, str::len)..folder).unwrap_or_default();
+    Content { asset, segment: (kind == Kind::Segment).then(|| segment(asset, Track::of(renditions(), name), name)) }
 }
 
 /// What of a stream a segment holds.
@@ -110,9 +150,9 @@ impl Track {
         let of_ending = || {
             let ending = name.rsplit_once('.').map_or("", |(_, ending)| ending);
             let is_one_of = |endings: &[&str]| endings.iter().any(|known| ending.eq_ignore_ascii_case(known));
-            if is_one_of(&["aac", "ac3", "ec3", "mp3", "m4a", "cmfa"]) {
+            if is_one_of(&["aac", "ac3", "ec3", "mp3", "m4a", "cmfa", "isma", "opus", "flac", "ac4", "ec-3"]) {
                 Track::Audio
-            } else if is_one_of(&["vtt", "webvtt", "ttml", "cmft"]) {
+            } else if is_one_of(&["vtt", "webvtt", "ttml", "cmft", "ismt"]) {
                 Track::Text
             } else {
                 Track::Video
@@ -237,6 +277,16 @@ fn segment(asset: Option<&str>, track: Track, name: &str) -> i64 {
     (hash.finish() >> 1) as i64
 }
 
+/// The identity of a part of a segment: a file that is fetched range by range is as many. The part that begins it stands for the whole.
+pub fn part(segment: i64, first_byte: u64) -> i64 {
+    if first_byte == 0 {
+        return segment;
+    }
+    let mut hash = XxHash64::with_seed(first_byte);
+    hash.write(&segment.to_le_bytes());
+    (hash.finish() >> 1) as i64
+}
+
 /// The codes of ISO 639-1, and those of ISO 639-2 of the languages that films are dubbed in, with "undetermined" and "multiple".
 const LANGUAGES: &str = "aa ab ae af ak am an ar as av ay az ba be bg bi bm bn bo br bs ca ce ch co cr cs cu cv cy da de dv dz \
     ee el en eo es et eu fa ff fi fj fo fr fy ga gd gl gn gu gv ha he hi ho hr ht hu hy hz ia id ie ig ii ik io is it iu ja jv ka \
@@ -353,7 +403,7 @@ mod tests {
     use super::*;
 
     fn of(path: &str) -> Content<'_> {
-        content(path, asset_of_folder)
+        content(path, kind(path, &[]), asset_of_folder)
     }
 
     fn segment(path: &str) -> Option<i64> {
@@ -383,6 +433,12 @@ mod tests {
         assert!(video == v1 && video == bare && audio == a1 && audio == english && audio != sound);
         assert!(video != audio && video != text && audio != text && video != sound);
         assert_eq!(segment("/live/sport1/720p/index.m3u8"), None);
+        // Two ranges of a file are no segment that was fetched twice.
+        assert!(
+            part(one, 0) == one && part(one, 7) != one && part(one, 7) == part(one, 7) && part(one, 7) != part(one, 8)
+        );
+        assert!(part(one, u64::MAX) >= 0);
+        assert_eq!(segment("/live/sport1/720p/seg_000123.ts;v=2"), Some(one));
         // It is stored: another value would part what is one segment.
         assert_eq!(segment("/a/b/s1.ts"), Some(2_150_194_131_538_491_885));
         // One in eight is recorded, whatever the numbering.
@@ -397,12 +453,25 @@ mod tests {
             ("/x.ism/Manifest", Kind::Manifest),
             ("/live/a/720p/seg_1.TS", Kind::Segment),
             ("/x.ism/QualityLevels(500)/Fragments(video=0)", Kind::Segment),
+            ("/live/a/1.m4f", Kind::Segment),
+            ("/live/a/1.ts;v=2", Kind::Segment),
+            ("/live/a/1.jpg", Kind::Other),
             ("/drm/a.key", Kind::Key),
             ("/favicon.ico", Kind::Other),
             ("/", Kind::Other),
             ("", Kind::Other),
         ] {
-            assert_eq!(of(path).kind, expected, "{path}");
+            assert_eq!(kind(path, &[]), expected, "{path}");
+        }
+        let more = ["JPG", "", ".seg"].map(|ending| SegmentEnding::try_from(ending.to_owned()).unwrap());
+        for path in ["/live/a/1.jpg", "/live/a/1", "/live/a/1.Seg"] {
+            assert_eq!(kind(path, &more), Kind::Segment, "{path}");
+        }
+        for path in ["/live/a/", "/live/a/1.png", "", "/live/a/key"] {
+            assert_ne!(kind(path, &more), Kind::Segment, "{path}");
+        }
+        for wrong in ["m3u8", "a/b", "a.b", "key", "12345678901234567"] {
+            assert!(SegmentEnding::try_from(wrong.to_owned()).is_err(), "{wrong}");
         }
     }
 

@@ -57,6 +57,9 @@ impl Notice {
 /// Accepted requests without one session among them, beyond which something must be wrong: fewer may be a quiet minute.
 const MANY_WITHOUT_SESSION: u64 = 200;
 
+/// Playlists with next to no segment among them, from which on something must be wrong.
+const MANY_MANIFESTS: u64 = 200;
+
 /// What follows from the facts.
 pub fn notices(facts: &Facts, config: &Config, detectors: &[Detector]) -> Vec<Notice> {
     let mut notices = order_of_fields(config);
@@ -91,6 +94,16 @@ pub fn notices(facts: &Facts, config: &Config, detectors: &[Detector]) -> Vec<No
             format!("none of {} requests has a session id under any [[session]]", counts.rows),
             "look at the [[session]] entries (`streamwarden check`): which scheme do the tokens follow, are names and numbers right? \
              Logs that were read with a wrong entry are not read again: mend it, and begin with a new place in [state] location",
+        ));
+    }
+    if counts.manifests >= MANY_MANIFESTS && counts.segments * 20 < counts.manifests {
+        notices.push(Notice::problem(
+            format!(
+                "of {} accepted requests with a session {} are for playlists and {} for media segments: whoever watches is not seen",
+                counts.accepted, counts.manifests, counts.segments
+            ),
+            "if segments have an ending that is not known, name it in [detect] segment_endings; if another distribution delivers them, \
+             add its logs",
         ));
     }
     if counts.unbound > 0 && !config.guard.enforce_unbound {
@@ -175,6 +188,9 @@ mod tests {
         assert_eq!(said(of(Counts { without_session: 10, ..Counts::default() }), path), "", "a quiet minute");
         let many = of(Counts { rows: 300, accepted: 300, without_session: 300, ..Counts::default() });
         assert_eq!(notices(&many, &config(path), &[])[0].severity, Severity::Problem);
+        let blind = Counts { manifests: 300, segments: 14, ..Counts::default() };
+        assert!(said(of(blind), path).contains("300 are for playlists and 14 for media segments"));
+        assert_eq!(said(of(Counts { segments: 15, ..blind }), path), "", "as in a quiet evening of long segments");
         assert!(said(of(Counts { unbound: 5, ..Counts::default() }), path).contains("5 of 8 accepted"));
         assert!(said(of(Counts { derived: 8, ..Counts::default() }), path).contains("8 of 8 accepted"));
         let named = "scheme = 'signed-url'\nquery = 'sid'";

@@ -65,14 +65,19 @@ impl Span {
 
 /// Why a text is not a [`Span`].
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[error("{0:?} is not a length of time: write a number and one of s, m, h, d, as in 90s, 30m, 26h or 3d")]
-pub struct SpanError(String);
+pub enum SpanError {
+    #[error("{0:?} is not a length of time: write a number and one of s, m, h, d, as in 90s, 30m, 26h or 3d")]
+    Form(String),
+    #[error("{0:?} is longer than a century")]
+    TooLong(String),
+}
 
 impl FromStr for Span {
     type Err = SpanError;
 
     fn from_str(text: &str) -> Result<Self, SpanError> {
-        let bad = || SpanError(text.to_owned());
+        let bad = || SpanError::Form(text.to_owned());
+        let too_long = || SpanError::TooLong(text.to_owned());
         let mut total: i64 = 0;
         let mut rest = text.trim();
         if rest.is_empty() {
@@ -80,7 +85,7 @@ impl FromStr for Span {
         }
         while !rest.is_empty() {
             let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
-            let number: i64 = rest[..digits].parse().map_err(|_| bad())?;
+            let number: i64 = rest[..digits].parse().map_err(|_| if digits > 0 { too_long() } else { bad() })?;
             let unit_seconds = match rest[digits..].chars().next() {
                 Some('s') => 1,
                 Some('m') => 60,
@@ -88,12 +93,12 @@ impl FromStr for Span {
                 Some('d') => 86_400,
                 _ => return Err(bad()),
             };
-            total = number.checked_mul(unit_seconds).and_then(|s| total.checked_add(s)).ok_or_else(bad)?;
+            total = number.checked_mul(unit_seconds).and_then(|s| total.checked_add(s)).ok_or_else(too_long)?;
             rest = &rest[digits + 1..];
         }
         // A century: far beyond every use, and safe to add to any date.
         if total > 100 * 366 * 86_400 {
-            return Err(bad());
+            return Err(too_long());
         }
         Ok(Span(TimeDelta::seconds(total)))
     }

@@ -16,7 +16,7 @@
 -- min_streams = 1.7
 -- # Found from so many such minutes on.
 -- min_minutes = 8
--- # Strong from so many streams on, of two operators (or of unknown ones), ...
+-- # Strong from so many streams on, of two operators, ...
 -- strong_streams = 2.3
 -- # ... in so many minutes.
 -- strong_minutes = 5
@@ -67,8 +67,9 @@ per_operator AS (
 minutes AS (
     SELECT
         session_id, minute, SUM(networks) AS networks, COUNT(*) AS operators, SUM(segments) AS segments,
-        -- Of one known operator it may be a pool that is not known as one, and somebody who downloads.
-        CASE WHEN COUNT(*) >= 2 OR MIN(operator) = 'unknown' THEN 1 ELSE 0 END AS apart
+        -- Of one operator it may be a pool that is not known as one, and somebody who downloads; of unknown ones, too.
+        CASE WHEN COUNT(*) >= 2 THEN 1 ELSE 0 END AS apart,
+        CASE WHEN MIN(operator) = 'unknown' THEN 1 ELSE 0 END AS unknown
     FROM per_operator
     GROUP BY session_id, minute
     HAVING SUM(networks) >= 2
@@ -79,6 +80,7 @@ streams AS (
         minutes.operators,
         minutes.networks,
         minutes.apart,
+        minutes.unknown,
         LEAST(minutes.networks, minutes.segments / pace.segments_per_minute) AS streams
     FROM minutes
     INNER JOIN pace ON pace.session_id = minutes.session_id
@@ -92,7 +94,7 @@ SELECT
     CASE
         WHEN SUM(CASE WHEN streams >= $strong_streams AND apart = 1 THEN 1 ELSE 0 END) >= $strong_minutes THEN 'strong'
         -- Two networks of one operator may be one line, or a pool that is not known as one.
-        WHEN MAX(operators) = 1 THEN 'weak'
+        WHEN MAX(operators) = 1 AND MAX(unknown) = 0 THEN 'weak'
         ELSE 'medium'
     END AS strength,
     COUNT(*) AS minutes,

@@ -6,7 +6,7 @@
 -- every = "15m"
 -- ttl = "1h"
 -- scope = "session"
--- false_positives = "a viewer who tries one VPN exit after the other, where they are not known as such"
+-- false_positives = "a viewer who tries one VPN exit after the other, of several operators that are not known as such"
 --
 -- [params]
 -- # A country counts when so many new segments were fetched from it in the window.
@@ -15,8 +15,6 @@
 -- min_countries = 3
 -- # ... if it was watched from one of them both before and after another, so often.
 -- min_returns = 2
--- # Servers tell their country only from so many on: one or two may be exits of somebody's VPN.
--- min_servers = 3
 -- # Strong from so many returns on.
 -- strong_returns = 3
 --
@@ -30,18 +28,27 @@
 -- [thresholds]
 -- countries = "min_countries"
 -- overlapping_pairs = "min_returns"
-WITH servers AS (
-    SELECT session_id, COUNT(*) AS servers
-    FROM (SELECT DISTINCT session_id, network FROM activity WHERE network_type = 'hosting' AND segments > 0) AS networks
-    GROUP BY session_id
+WITH places AS (
+    SELECT
+        session_id, asn, country,
+        ROW_NUMBER() OVER (PARTITION BY session_id, asn ORDER BY SUM(segments) DESC, country) AS place
+    FROM activity
+    WHERE country IS NOT NULL AND asn IS NOT NULL
+    GROUP BY session_id, asn, country
+),
+-- One operator is in one country, where most was fetched: its pool or its gateways may be listed in several.
+homes AS (
+    SELECT session_id, asn, country FROM places WHERE place = 1
 ),
 minutes AS (
-    SELECT activity.session_id, activity.country, activity.minute, SUM(activity.segments) AS segments
+    SELECT
+        activity.session_id, COALESCE(homes.country, activity.country) AS country, activity.minute,
+        SUM(activity.segments) AS segments
     FROM activity
-    LEFT JOIN servers ON servers.session_id = activity.session_id
-    WHERE activity.country IS NOT NULL AND COALESCE(activity.network_type, '') NOT IN ('relay', 'vpn')
-        AND (COALESCE(activity.network_type, '') <> 'hosting' OR COALESCE(servers.servers, 0) >= $min_servers)
-    GROUP BY activity.session_id, activity.country, activity.minute
+    LEFT JOIN homes ON homes.session_id = activity.session_id AND homes.asn = activity.asn
+    -- Where a relay, a VPN or a server comes out says nothing of its users.
+    WHERE activity.country IS NOT NULL AND COALESCE(activity.network_type, '') NOT IN ('relay', 'vpn', 'hosting')
+    GROUP BY activity.session_id, COALESCE(homes.country, activity.country), activity.minute
     HAVING SUM(activity.segments) >= 2
 ),
 stays AS (

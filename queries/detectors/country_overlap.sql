@@ -30,13 +30,28 @@
 -- [thresholds]
 -- minutes = "min_minutes"
 -- full_minutes = "strong_minutes"
-WITH countries AS (
-    SELECT session_id, minute, country, SUM(segments) AS segments
+WITH places AS (
+    SELECT
+        session_id, asn, country,
+        ROW_NUMBER() OVER (PARTITION BY session_id, asn ORDER BY SUM(segments) DESC, country) AS place
     FROM activity
+    WHERE country IS NOT NULL AND asn IS NOT NULL
+    GROUP BY session_id, asn, country
+),
+-- One operator is in one country, where most was fetched: its pool or its gateways may be listed in several.
+homes AS (
+    SELECT session_id, asn, country FROM places WHERE place = 1
+),
+countries AS (
+    SELECT
+        activity.session_id, activity.minute, COALESCE(homes.country, activity.country) AS country,
+        SUM(activity.segments) AS segments
+    FROM activity
+    LEFT JOIN homes ON homes.session_id = activity.session_id AND homes.asn = activity.asn
     -- Where a relay or a VPN comes out says nothing of its users.
-    WHERE country IS NOT NULL AND COALESCE(network_type, '') NOT IN ('relay', 'vpn') AND segments > 0
-    GROUP BY session_id, minute, country
-    HAVING SUM(segments) >= $min_segments
+    WHERE activity.country IS NOT NULL AND COALESCE(activity.network_type, '') NOT IN ('relay', 'vpn') AND activity.segments > 0
+    GROUP BY activity.session_id, activity.minute, COALESCE(homes.country, activity.country)
+    HAVING SUM(activity.segments) >= $min_segments
 ),
 minutes AS (
     SELECT

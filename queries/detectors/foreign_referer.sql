@@ -43,6 +43,15 @@ foreign_hosts AS (
     FROM referer_hosts
     CROSS JOIN listed
     LEFT JOIN own ON referer_hosts.referer_host = own.host OR referer_hosts.referer_host LIKE '%.' || own.host
+    -- An app's pages are on the device itself, and nobody's site is in a private network (RFC 1918, RFC 6761).
+    WHERE referer_hosts.referer_host LIKE '%.%'
+        AND NOT (
+            TRY_CAST(REPLACE(referer_hosts.referer_host, '.', '') AS BIGINT) IS NOT NULL
+            AND (
+                referer_hosts.referer_host LIKE '127.%' OR referer_hosts.referer_host LIKE '10.%'
+                OR referer_hosts.referer_host LIKE '192.168.%' OR referer_hosts.referer_host LIKE '169.254.%'
+            )
+        )
     GROUP BY referer_hosts.referer_host
     HAVING COUNT(own.host) = 0
         AND (MAX(listed.hosts) > 0 OR MAX(referer_hosts.sessions) < $max_share * MAX(referer_hosts.all_sessions))

@@ -6,7 +6,7 @@
 -- every = "5m"
 -- ttl = "1h"
 -- scope = "session"
--- false_positives = "a VPN that is switched on and off, private relays, roaming near a border, errors of the GeoIP file"
+-- false_positives = "roaming near a border, a VPN of exits at several operators that are not known as such, errors of the GeoIP file"
 --
 -- [params]
 -- # Countries in the window beyond which a session is found.
@@ -15,8 +15,6 @@
 -- strong_countries = 5
 -- # A country counts when so many different segments were fetched from it: watching, not probing.
 -- min_segments = 3
--- # Servers tell their country only from so many on: one or two may be exits of somebody's VPN.
--- min_servers = 3
 --
 -- [needs]
 -- countries = "max_countries"
@@ -26,20 +24,27 @@
 --
 -- [thresholds]
 -- countries = "max_countries"
-WITH servers AS (
-    SELECT session_id, COUNT(*) AS servers
-    FROM (SELECT DISTINCT session_id, network FROM activity WHERE network_type = 'hosting' AND segments > 0) AS networks
-    GROUP BY session_id
+WITH places AS (
+    SELECT
+        session_id, asn, country, SUM(segments) AS segments, SUM(requests) AS requests,
+        ROW_NUMBER() OVER (PARTITION BY session_id, asn ORDER BY SUM(segments) DESC, country) AS place
+    FROM activity
+    -- Where a relay, a VPN or a server comes out says nothing of its users.
+    WHERE country IS NOT NULL AND COALESCE(network_type, '') NOT IN ('relay', 'vpn', 'hosting')
+    GROUP BY session_id, asn, country
+),
+-- One operator is in one country, where most was fetched: its pool or its gateways may be listed in several.
+homes AS (
+    SELECT session_id, asn, country FROM places WHERE place = 1 AND asn IS NOT NULL
 ),
 watching AS (
-    SELECT activity.session_id, activity.country, SUM(activity.segments) AS segments, SUM(activity.requests) AS requests
-    FROM activity
-    LEFT JOIN servers ON servers.session_id = activity.session_id
-    -- Where a relay or a VPN comes out says nothing of its users.
-    WHERE activity.country IS NOT NULL AND COALESCE(activity.network_type, '') NOT IN ('relay', 'vpn')
-        AND (COALESCE(activity.network_type, '') <> 'hosting' OR COALESCE(servers.servers, 0) >= $min_servers)
-    GROUP BY activity.session_id, activity.country
-    HAVING SUM(activity.segments) >= $min_segments
+    SELECT
+        places.session_id, COALESCE(homes.country, places.country) AS country,
+        SUM(places.segments) AS segments, SUM(places.requests) AS requests
+    FROM places
+    LEFT JOIN homes ON homes.session_id = places.session_id AND homes.asn = places.asn
+    GROUP BY places.session_id, COALESCE(homes.country, places.country)
+    HAVING SUM(places.segments) >= $min_segments
 )
 SELECT
     session_id,

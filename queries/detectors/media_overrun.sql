@@ -62,8 +62,8 @@ per_operator AS (
 minutes AS (
     SELECT
         session_id, minute, CAST(SUM(networks) AS BIGINT) AS networks, SUM(segments) AS segments,
-        -- Of one known operator it may be a pool that is not known as one, and somebody who downloads.
-        CASE WHEN SUM(CASE WHEN networks > 0 THEN 1 ELSE 0 END) >= 2 OR MIN(operator) = 'unknown' THEN 1 ELSE 0 END AS apart
+        -- Of one operator it may be a pool that is not known as one, and somebody who downloads; of unknown ones, too.
+        CASE WHEN SUM(CASE WHEN networks > 0 THEN 1 ELSE 0 END) >= 2 THEN 1 ELSE 0 END AS apart
     FROM per_operator
     GROUP BY session_id, minute
     HAVING SUM(networks) >= $min_networks

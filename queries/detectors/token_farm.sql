@@ -6,14 +6,17 @@
 -- every = "5m"
 -- ttl = "1h"
 -- scope = "all"
--- false_positives = "a mosaic of six live pictures or more on one screen; medium: of four, and a player that fetches pictures, sound and text from folders of which nobody can tell that, where nearly all others do not"
+-- false_positives = "a mosaic of six live pictures or more on one screen; medium: of four, a token that is a household's and not a playback's, and a player that fetches pictures, sound and text from folders of which nobody can tell that, where nearly all others do not"
 --
 -- [params]
 -- # An asset counts in a minute when so many of its segments were fetched.
 -- min_segments = 2
+-- # ... and when it belongs to so many of the kind that follow each other, with a pause of one at most: advertisements in a stream,
+-- # zapping, previews and a feed of clips, with all that is loaded ahead, are one viewer, who goes on to the next.
+-- run_minutes = 5
 -- # A minute counts when so many times the assets were fetched in it that one viewer of the same fetches at once (one, as a rule) ...
 -- min_assets = 4
--- # ... and as much as so many viewers watch. Zapping, and advertisements in a stream, are one viewer.
+-- # ... and as much as so many viewers watch.
 -- min_streams = 3.0
 -- # Found from so many such minutes on.
 -- min_minutes = 5
@@ -27,6 +30,7 @@
 -- min_assets = 2
 -- strong_assets = 2
 -- min_minutes = 1
+-- run_minutes = 1
 --
 -- [thresholds]
 -- minutes = "min_minutes"
@@ -37,9 +41,29 @@ WITH assets AS (
     GROUP BY session_id, minute, content
     HAVING SUM(segments) >= $min_segments
 ),
+placed AS (
+    SELECT
+        session_id, minute, content, segments,
+        CASE
+            WHEN LAG(minute) OVER (PARTITION BY session_id, content ORDER BY minute) >= minute - INTERVAL '2' MINUTE THEN 0
+            ELSE 1
+        END AS begins
+    FROM assets
+),
+runs AS (
+    SELECT
+        session_id, minute, content, segments,
+        SUM(begins) OVER (PARTITION BY session_id, content ORDER BY minute) AS run
+    FROM placed
+),
+watched AS (
+    SELECT session_id, minute, segments, COUNT(*) OVER (PARTITION BY session_id, content, run) AS run_minutes
+    FROM runs
+),
 minutes AS (
     SELECT session_id, minute, COUNT(*) AS assets, SUM(segments) AS segments
-    FROM assets
+    FROM watched
+    WHERE run_minutes >= $run_minutes
     GROUP BY session_id, minute
     HAVING COUNT(*) >= $min_assets
 )

@@ -166,6 +166,7 @@ async fn show(group: &AwsRuleGroup, enforced: Option<&Enforced>, output: Output)
     let action = |rule: &Rule| match rule.action() {
         Some(action) if action.block().is_some() => "block",
         Some(action) if action.count().is_some() => "count",
+        Some(action) if action.allow().is_some() => "allow",
         Some(_) => "other",
         None => "none",
     };

@@ -8,8 +8,10 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::{ConfigError, Logs, suggest};
 use crate::allow::{Allow, AllowList, Allowed};
+use crate::content::SegmentEnding;
 use crate::detect::catalog::OWN_REFERERS;
 use crate::detect::file::{Parameter, Strength};
+use crate::detect::{OfEverybody, PACE};
 use crate::logs::LogForm;
 use crate::logs::fields::{Layout, REALTIME_COLUMNS};
 use crate::network_type::{self, parse_asn};
@@ -181,11 +183,13 @@ pub struct Detect {
     pub queries: Option<PathBuf>,
     /// The statuses with which the edge's token check refuses.
     pub refused_status: Vec<u16>,
+    /// Endings of media segments beside the known ones.
+    pub segment_endings: Vec<SegmentEnding>,
 }
 
 impl Default for Detect {
     fn default() -> Self {
-        Detect { queries: None, refused_status: vec![401, 403] }
+        Detect { queries: None, refused_status: vec![401, 403], segment_endings: vec![] }
     }
 }
 
@@ -294,6 +298,9 @@ pub struct Dynamodb {
     /// Its Region, where that is not the one of the environment.
     pub region: Option<String>,
 }
+
+/// More threads than any machine has that this is for; each takes memory and a share of every window.
+const MOST_THREADS: usize = 512;
 
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
@@ -661,6 +668,9 @@ impl Config {
             })?;
             sessions.push(scheme);
         }
+        if self.engine.threads > MOST_THREADS {
+            return Err(wrong("engine.threads", format!("{} are more than {MOST_THREADS}", self.engine.threads)));
+        }
         for status in &self.detect.refused_status {
             if !(400..=599).contains(status) {
                 return Err(wrong("detect.refused_status", format!("{status} is not an error status (400 to 599)")));
@@ -818,6 +828,10 @@ fn host(text: &str) -> Result<String, String> {
     }
 }
 
+/// Tables that statements make for others, beside those of [`OfEverybody`].
+const RESERVED: [&str; 10] =
+    [PACE, "asked", "candidates", "cutoffs", "loaded_activity", "looked_at", "parts", "resumed", "touched", "uncut"];
+
 /// A list is a table for detectors, so its name is a plain SQL name that no other table has.
 fn check_list_name(name: &str) -> Result<(), String> {
     let plain = name.starts_with(|c: char| c.is_ascii_lowercase())
@@ -830,7 +844,8 @@ fn check_list_name(name: &str) -> Result<(), String> {
     if let Some(meant) = known.into_iter().find(|known| strsim::damerau_levenshtein(known, name) == 1) {
         return Err(format!("{name:?} is no list that anything reads; did you mean `{meant}`?"));
     }
-    if name.starts_with("stored_") || Table::ALL.iter().any(|table| table.name() == name) {
+    let is_made = RESERVED.contains(&name) || OfEverybody::ALL.iter().any(|table| table.name() == name);
+    if is_made || name.starts_with("stored_") || Table::ALL.iter().any(|table| table.name() == name) {
         return Err(format!("{name:?} is the name of a table"));
     }
     Ok(())

@@ -276,11 +276,12 @@ mod tests {
     fn traffic(random: &mut StdRng) -> (Vec<Value>, Vec<Value>) {
         let (mut activity, mut deliveries) = (Vec::new(), Vec::new());
         for session in 0..60 {
-            let [networks, countries, operators, agents, contents] = [0; 5].map(|_| random.random_range(1..7));
+            let [networks, countries, operators, agents] = [0; 4].map(|_| random.random_range(1..7));
             // Nearly everybody watches one thing at a time: what is several at once is told by that.
-            let contents = if session % 4 == 0 { contents } else { 1 };
+            let contents = if session % 15 == 0 { 6 } else { 1 };
             for minute in 0..40 {
-                for _ in 0..random.random_range(0..=networks) {
+                let most = if contents > 1 { 20 } else { networks };
+                for _ in 0..random.random_range(0..=most) {
                     let network = random.random_range(0..networks);
                     let time = format!("2026-11-20T20:{minute:02}:{:02}Z", random.random_range(0..60));
                     let minute = format!("2026-11-20T20:{minute:02}:00Z");

@@ -20,7 +20,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 pub use evaluate::{DetectError, Detection, DetectorStats, Purpose, detect, evaluations};
-pub use everybody::OfEverybody;
+pub use everybody::{OfEverybody, PACE};
 use file::Strength;
 pub use inspect::{Inspection, Key};
 pub use tables::{Learned, WINDOWED, others_can_be_learned, plan_ahead};

@@ -222,7 +222,8 @@ impl Ledger {
         let read = id(&[&report.digest]);
         match self.ingested.get(&id(&[location, &meta.key])) {
             Some(digest) if *digest == read => duplicate("the same bytes under the same name, written again"),
-            Some(_) => Verdict::quarantined("other bytes under a name that was ingested before; the first stay".into()),
+            Some(_) => Verdict::quarantined("other bytes under a name that was ingested before; the first stay, and these are never read: a log that is still written needs \
+                 another name until it is whole".into()),
             // An hour without requests looks like any other.
             None if report.counts.rows > 0 && self.digests.contains(&read) => {
                 duplicate("the same bytes were ingested under another name")

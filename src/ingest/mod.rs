@@ -75,6 +75,12 @@ pub enum IngestError {
     Store(#[from] StoreError),
     #[error("batch {batch}, which an earlier run began, cannot be finished now: {reason}")]
     Unfinished { batch: i64, reason: String },
+    #[error(
+        "the ledger ends at batch {ledger}, and rows of batch {rows} are there: the table objects of the state has lost what it knew, and \
+         what it has forgotten would be counted twice; put it back from a backup or the bucket's versions, or begin with a new place in \
+         [state] location"
+    )]
+    LedgerLost { ledger: i64, rows: i64 },
     #[error("rows cannot be written: {0}")]
     Rows(String),
 }
@@ -119,6 +125,10 @@ impl Ingestion<'_> {
         let mut session = self.engine.session_over(self.store, self.now).await?;
         let mut batch = ledger::last_batch(&session).await?;
         let complete = self.store.transaction(Table::Activity, INGEST).await?.unwrap_or(0);
+        let begun = self.store.transaction(Table::Objects, INGEST).await?.unwrap_or(0);
+        if begun < complete {
+            return Err(IngestError::LedgerLost { ledger: begun, rows: complete });
+        }
         if batch > complete {
             self.finish(batch, places, &mut done).await?;
             session = self.engine.session_over(self.store, self.now).await?;

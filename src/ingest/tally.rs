@@ -15,7 +15,7 @@ use arrow::array::StringViewArray;
 use arrow::record_batch::RecordBatch;
 use indexmap::{IndexMap, IndexSet};
 
-use crate::content::Kind;
+use crate::content::{Kind, part};
 use crate::geo::Country;
 use crate::logs::fields::{Field, FieldSet};
 use crate::logs::spare::Pool;
@@ -223,7 +223,7 @@ impl Tally {
         let Some(playback) = request.playback else { return };
         let line = request.line;
         let seat = self.reading.seat(playback, &mut self.texts);
-        let (path_id, path) = self.reading.path(request.path, &mut self.texts);
+        let (path_id, path) = self.reading.path(request.path, request.kind, &mut self.texts);
         let minute = minute(line.time);
         let row = match self.reading.same_row(seat, request, minute, path.content, &self.texts) {
             Some(row) => {
@@ -242,9 +242,10 @@ impl Tally {
             activity.segments += 1;
             self.reading.bytes += 16;
         }
+        let segment = path.segment.map(|segment| part(segment, request.first_byte));
         let key = self.activity.get_index(row).expect("it was just found").0;
         if let (Some(segment), Some(network)) =
-            (path.segment.filter(|segment| segment % RECORDED_SEGMENTS == 0), key.network)
+            (segment.filter(|segment| segment % RECORDED_SEGMENTS == 0), key.network)
         {
             let key = DeliveryKey { minute, session: key.session, segment, network, bound: key.bound };
             let place = &request.place;
@@ -520,7 +521,7 @@ mod tests {
     }
 
     const FIELDS: &str = "#Fields: date time x-edge-location sc-bytes c-ip cs-method cs(Host) cs-uri-stem sc-status \
-                          cs(Referer) cs(User-Agent) cs-uri-query cs(Cookie) x-edge-response-result-type\n";
+                          cs(Referer) cs(User-Agent) cs-uri-query cs(Cookie) x-edge-response-result-type sc-range-start\n";
 
     /// {"ssn":true,"exp":1795200000}, {"exp":1795200060}, {"ssn":true}
     const PAYLOADS: [&str; 3] =
@@ -540,11 +541,12 @@ mod tests {
             agent in prop::sample::select(vec!["-", "ffmpeg/6.0", "Mozilla/5.0%20(iPhone)", "Mozilla/5.0%2520(iPhone)", "Kodi/20"]),
             cookie in prop::sample::select(vec!["-", "-", "CloudFront-Signature=abcdefghijklmnopqrstuvwx;%20CloudFront-Key-Pair-Id=K1;%20CloudFront-Expires=1795200000"]),
             result in prop::sample::select(vec!["Hit", "Miss", "Hit", "Error"]),
+            range in prop::sample::select(vec!["-", "-", "0", "8", "9", "more"]),
         ) -> String {
             let token = if session.is_empty() { String::new() } else { format!("/{session}.e30.{payload}.c2lnbmF0dXJl") };
             let (minute, second) = (59 + second / 60, second % 60);
             let time = format!("{:02}:{:02}:{second:02}", 19 + minute / 60, minute % 60);
-            format!("2026-11-20\t{time}\tLHR61\t{bytes}\t{ip}\t{method}\td1.cloudfront.net\t{token}{path}\t{status}\t{referer}\t{agent}\t-\t{cookie}\t{result}\n")
+            format!("2026-11-20\t{time}\tLHR61\t{bytes}\t{ip}\t{method}\td1.cloudfront.net\t{token}{path}\t{status}\t{referer}\t{agent}\t-\t{cookie}\t{result}\t{range}\n")
         }
     }
 

@@ -13,7 +13,7 @@ use super::RequestSink;
 use super::decode::decode;
 use super::fields::{Field, FieldSet};
 use super::request::{LoggedRequest, user_agent};
-use crate::content::{asset_of_folder, content};
+use crate::content::{asset_of_folder, content, part};
 use crate::network_type::NetworkType;
 use crate::viewer;
 
@@ -266,7 +266,7 @@ impl RequestBuilder {
         let place = &request.place;
         let session = playback.map(|playback| &playback.session);
         let user_agent = line.user_agent.map(user_agent);
-        let of = |path| content(path, asset_of_folder);
+        let of = |path| content(path, request.kind, asset_of_folder);
         for (source, column) in &mut self.columns {
             let text;
             column.push(match source {
@@ -313,8 +313,8 @@ impl RequestBuilder {
                 }
                 Source::Path => Value::Text(Some(path)),
                 Source::Content => Value::Text(of(path).asset),
-                Source::Segment => Value::Int(of(path).segment),
-                Source::Kind => Value::Text(Some(of(path).kind.name())),
+                Source::Segment => Value::Int(of(path).segment.map(|segment| part(segment, request.first_byte))),
+                Source::Kind => Value::Text(Some(request.kind.name())),
                 Source::Status => Value::Int(Some(request.status)),
                 Source::Bytes => Value::Int(Some(request.bytes)),
                 Source::Accepted => Value::Bool(request.accepted),

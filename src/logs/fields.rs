@@ -46,6 +46,7 @@ pub enum Field {
     ResultType,
     RequestId,
     ResponseResultType,
+    RangeStart,
     Country,
     Asn,
     Distribution,
@@ -283,6 +284,7 @@ impl<'a> Values<'a> {
             user_agent: get(Field::UserAgent),
             result_type: get(Field::ResultType),
             response_result_type: get(Field::ResponseResultType),
+            range_start: get(Field::RangeStart),
             request_id: get(Field::RequestId),
             country: get(Field::Country),
             asn: get(Field::Asn),
@@ -399,7 +401,7 @@ mod tests {
             assert!(NAMES.iter().any(|(_, field)| *field as usize == place), "field {place}");
         }
         assert_eq!(Layout::standard().width(), 35);
-        assert_eq!(REALTIME_COLUMNS.iter().filter(|name| field(name).is_some()).count(), 21);
+        assert_eq!(REALTIME_COLUMNS.iter().filter(|name| field(name).is_some()).count(), 22);
         assert!(Layout::new(REALTIME_COLUMNS.iter().map(String::as_str)).unwrap().realtime);
     }
 

@@ -24,6 +24,7 @@ use std::sync::Arc;
 use chrono::{DateTime, Utc};
 
 use crate::config::LogFormat;
+use crate::content::SegmentEnding;
 use crate::geo::Geo;
 use crate::privacy::Disguise;
 use crate::session::Scheme;
@@ -48,6 +49,8 @@ pub struct ReadContext {
     geo: Arc<Geo>,
     /// The statuses with which the edge's token check refuses.
     refused_status: Arc<[u16]>,
+    /// Of media segments, beside those that every service has.
+    segment_endings: Arc<[SegmentEnding]>,
     /// What becomes of addresses.
     pub disguise: Disguise,
     /// Of what was read with the same context.
@@ -56,7 +59,13 @@ pub struct ReadContext {
 
 impl ReadContext {
     pub fn new(sessions: Arc<[Scheme]>, geo: Arc<Geo>, refused_status: Arc<[u16]>, disguise: Disguise) -> ReadContext {
-        ReadContext { sessions, geo, refused_status, disguise, spare: Arc::default() }
+        let (segment_endings, spare) = (Arc::default(), Arc::default());
+        ReadContext { sessions, geo, refused_status, segment_endings, disguise, spare }
+    }
+
+    /// Segments have these endings, too.
+    pub fn with_segment_endings(self, segment_endings: Arc<[SegmentEnding]>) -> ReadContext {
+        ReadContext { segment_endings, ..self }
     }
 
     /// The same but for the schemes.
@@ -91,6 +100,9 @@ pub struct Counts {
     pub without_asn: u64,
     pub unbound: u64,
     pub derived: u64,
+    /// Of the accepted ones with a session: for playlists, and for media segments.
+    pub manifests: u64,
+    pub segments: u64,
 }
 
 impl AddAssign for Counts {
@@ -103,6 +115,8 @@ impl AddAssign for Counts {
         self.without_asn += other.without_asn;
         self.unbound += other.unbound;
         self.derived += other.derived;
+        self.manifests += other.manifests;
+        self.segments += other.segments;
     }
 }
 
@@ -383,6 +397,8 @@ pub struct LogLine<'a> {
     pub user_agent: Option<&'a str>,
     pub result_type: Option<&'a str>,
     pub response_result_type: Option<&'a str>,
+    /// The first byte of a part of the file.
+    pub range_start: Option<&'a str>,
     pub request_id: Option<&'a str>,
     pub country: Option<&'a str>,
     pub asn: Option<&'a str>,

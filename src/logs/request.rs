@@ -7,6 +7,7 @@ use super::decode::decode;
 use super::fields::{Field, FieldSet};
 use super::spare::Known;
 use super::{Counts, LogLine, ReadContext};
+use crate::content::{self, Kind};
 use crate::geo::Place;
 use crate::session::Playback;
 use crate::session::request::Request;
@@ -31,6 +32,10 @@ pub struct LoggedRequest<'a> {
     pub playback: Option<&'a Playback<'a>>,
     /// Without the token, decoded once.
     pub path: &'a str,
+    /// Of the path.
+    pub kind: Kind,
+    /// The first byte of what was sent; 0 where that is the whole file.
+    pub first_byte: u64,
 }
 
 /// Reads lines of one object.
@@ -85,6 +90,7 @@ impl RequestReader {
             Field::UriStem,
             Field::Status,
             Field::ResponseResultType,
+            Field::RangeStart,
         ];
         FieldSet::of(always).union(self.looked_at)
     }
@@ -129,6 +135,9 @@ impl RequestReader {
         let refused = self.context.refused_status.iter().chain(&of_scheme).any(|refused| i64::from(*refused) == status);
         let bare_path: &str = playback.as_ref().map_or(&path, |playback| playback.path.as_ref());
 
+        let first_byte = line.range_start.filter(|_| status == 206).and_then(|start| start.parse().ok()).unwrap_or(0);
+        let kind = content::kind(bare_path, &self.context.segment_endings);
+
         self.counts.rows += 1;
         self.counts.accepted += u64::from(accepted);
         self.counts.refused += u64::from(refused);
@@ -142,6 +151,8 @@ impl RequestReader {
         let playback = playback.as_ref();
         if accepted {
             let session = playback.map(|playback| &playback.session);
+            self.counts.manifests += u64::from(kind == Kind::Manifest && session.is_some());
+            self.counts.segments += u64::from(kind == Kind::Segment && session.is_some());
             self.counts.without_country += u64::from(place.country.is_none());
             self.counts.without_asn += u64::from(place.asn.is_none());
             self.counts.unbound += u64::from(session.is_some_and(|session| !session.bound && !session.derived));
@@ -159,6 +170,8 @@ impl RequestReader {
             refused,
             playback,
             path: bare_path,
+            kind,
+            first_byte,
         });
         Ok(())
     }

@@ -97,7 +97,8 @@ impl Warden {
         })?;
         let geo = Arc::new(Geo::open(&config.geoip, &config.lists)?);
         let refused_status = config.detect.refused_status.clone().into();
-        let context = ReadContext::new(config.sessions.clone().into(), geo, refused_status, disguise);
+        let context = ReadContext::new(config.sessions.clone().into(), geo, refused_status, disguise)
+            .with_segment_endings(config.detect.segment_endings.clone().into());
         Ok(Warden { config, engine, detectors, context, hinted: Mutex::default() })
     }
 

@@ -6,6 +6,7 @@ use async_trait::async_trait;
 use aws_sdk_s3::Client;
 use aws_sdk_s3::error::SdkError;
 use aws_sdk_s3::operation::list_objects_v2::{ListObjectsV2Error, ListObjectsV2Output};
+use aws_sdk_s3::types::{EncodingType, Object};
 use chrono::{DateTime, Utc};
 use futures::stream::{self, BoxStream};
 use futures::{StreamExt, TryStreamExt};
@@ -13,6 +14,7 @@ use tokio_util::io::SyncIoBridge;
 
 use super::{LogSource, ObjectMeta, SourceError, names};
 use crate::aws;
+use crate::logs::decode;
 
 /// A prefix of a bucket.
 pub struct S3Source {
@@ -44,6 +46,7 @@ impl S3Source {
             return Ok(Position::End);
         }
         if let Some(last) = page.contents().last().and_then(|object| object.key()) {
+            let last = &*key_of(last, page.encoding_type());
             let skipped = since
                 .and_then(|since| names::skip_to(last.strip_prefix(&self.prefix)?, since))
                 .map(|skipped| format!("{}{skipped}", self.prefix));
@@ -69,9 +72,18 @@ enum Position {
     End,
 }
 
+/// A key as it is: in a listing it is encoded as in a form's data, where we ask for that, because XML cannot hold every character of it.
+/// Source: Amazon S3 API, ListObjectsV2, `encoding-type`.
+fn key_of(listed: &str, encoding: Option<&EncodingType>) -> String {
+    match encoding {
+        Some(EncodingType::Url) => decode(&listed.replace('+', " ")).into_owned(),
+        _ => listed.to_owned(),
+    }
+}
+
 /// The object as the ledger knows it; none for what is no log: a folder's marker, or an entry without a name.
-fn object_meta(object: aws_sdk_s3::types::Object, prefix: &str) -> Option<ObjectMeta> {
-    let key = object.key?;
+fn object_meta(object: Object, encoding: Option<&EncodingType>, prefix: &str) -> Option<ObjectMeta> {
+    let key = key_of(&object.key?, encoding);
     let size = u64::try_from(object.size.unwrap_or(0)).unwrap_or(0);
     if key.ends_with('/') && size == 0 {
         return None;
@@ -98,6 +110,7 @@ impl LogSource for S3Source {
     fn list(&self, since: Option<DateTime<Utc>>) -> BoxStream<'_, Result<ObjectMeta, SourceError>> {
         stream::try_unfold(Position::Start, move |position| async move {
             let request = self.client.list_objects_v2().bucket(&self.bucket).prefix(&self.prefix);
+            let request = request.encoding_type(EncodingType::Url);
             let request = match position {
                 Position::Start => request,
                 Position::Behind(key) => request.start_after(key),
@@ -109,8 +122,10 @@ impl LogSource for S3Source {
             Ok(Some((page, next)))
         })
         .map_ok(move |page| {
-            let objects = page.contents.unwrap_or_default();
-            stream::iter(objects.into_iter().filter_map(|object| object_meta(object, &self.prefix)).map(Ok))
+            let encoding = page.encoding_type;
+            let objects = page.contents.unwrap_or_default().into_iter();
+            let logs = objects.filter_map(move |object| object_meta(object, encoding.as_ref(), &self.prefix));
+            stream::iter(logs.map(Ok))
         })
         .try_flatten()
         .try_filter(move |object| {

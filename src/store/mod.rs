@@ -61,7 +61,10 @@ pub trait Store: Send + Sync {
 pub enum StoreError {
     #[error("there is no state at {0} yet: `streamwarden run` makes it")]
     Missing(String),
-    #[error("{0} is no streamwarden state but is not empty either; name an empty or new place in [state] location")]
+    #[error(
+        "{0} is no streamwarden state but is not empty either: name an empty or new place in [state] location; or if it is one, its file \
+         state.json is missing or broken: put that back"
+    )]
     Foreign(String),
     #[error("the state at {place} has version {found}, this program works with {expected}: {advice}")]
     Version { place: String, found: u64, expected: u64, advice: &'static str },

@@ -169,12 +169,12 @@ impl Reading {
     }
 
     /// A path's number, and what it is of.
-    pub(super) fn path(&mut self, text: &str, texts: &mut Texts) -> (usize, Path) {
+    pub(super) fn path(&mut self, text: &str, kind: Kind, texts: &mut Texts) -> (usize, Path) {
         if let Some((number, _, path)) = self.paths.get_full(text) {
             return (number, *path);
         }
         let folders = &mut self.folders;
-        let of = content(text, |folder| {
+        let of = content(text, kind, |folder| {
             let length = match folders.get(folder) {
                 Some(length) => *length,
                 None => {
@@ -186,7 +186,7 @@ impl Reading {
             };
             length.map(|length| &folder[..length])
         });
-        let path = Path { content: of.asset.map(|asset| texts.id(asset)), kind: of.kind, segment: of.segment };
+        let path = Path { content: of.asset.map(|asset| texts.id(asset)), kind, segment: of.segment };
         self.bytes += 96 + text.len();
         (self.paths.insert_full(text.into(), path).0, path)
     }
