@@ -36,7 +36,6 @@ pub enum AlarmKind {
     WafFull,
     WafFullSoon,
     WafTampered,
-    WafBypassed,
     WafUnknownRules,
     WafLeftBehind,
     BlockImpossible,
@@ -47,7 +46,7 @@ pub enum AlarmKind {
 }
 
 impl AlarmKind {
-    pub const ALL: [AlarmKind; 28] = [
+    pub const ALL: [AlarmKind; 27] = [
         AlarmKind::RunFailed,
         AlarmKind::RunCutOff,
         AlarmKind::StateLocked,
@@ -68,7 +67,6 @@ impl AlarmKind {
         AlarmKind::WafFull,
         AlarmKind::WafFullSoon,
         AlarmKind::WafTampered,
-        AlarmKind::WafBypassed,
         AlarmKind::WafUnknownRules,
         AlarmKind::WafLeftBehind,
         AlarmKind::BlockImpossible,
@@ -101,7 +99,6 @@ impl AlarmKind {
             AlarmKind::WafFull => "waf_full",
             AlarmKind::WafFullSoon => "waf_full_soon",
             AlarmKind::WafTampered => "waf_tampered",
-            AlarmKind::WafBypassed => "waf_bypassed",
             AlarmKind::WafUnknownRules => "waf_unknown_rules",
             AlarmKind::WafLeftBehind => "waf_left_behind",
             AlarmKind::BlockImpossible => "block_impossible",

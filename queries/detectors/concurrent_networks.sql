@@ -6,7 +6,7 @@
 -- every = "5m"
 -- ttl = "1h"
 -- scope = "all"
--- false_positives = "one viewer on two connections who also skips through the stream; players that fetch several streams for one picture"
+-- false_positives = "one viewer on two connections with a player that fetches every segment through both; players that fetch several streams for one picture"
 --
 -- [params]
 -- # A network is active in a minute when it fetched so many new segments.
@@ -20,6 +20,11 @@
 -- strong_streams = 2.3
 -- # ... in so many minutes.
 -- strong_minutes = 5
+-- # Two networks on the same content are one viewer on two lines, with a player of other segments than those of the rest, and weak, where
+-- # less than this share of the segments went to both ...
+-- min_copied = 0.1
+-- # ... of so many that are recorded (one in eight).
+-- min_recorded = 8
 --
 -- [needs]
 -- networks = { several = 2, in_minutes = ["min_minutes", "strong_minutes"] }
@@ -84,27 +89,74 @@ streams AS (
         LEAST(minutes.networks, minutes.segments / pace.segments_per_minute) AS streams
     FROM minutes
     INNER JOIN pace ON pace.session_id = minutes.session_id
+),
+found AS (
+    SELECT
+        session_id,
+        COUNT(*) AS minutes,
+        SUM(CASE WHEN streams >= $strong_streams AND apart = 1 THEN 1 ELSE 0 END) AS full_minutes,
+        MAX(streams) AS most_streams,
+        AVG(streams) AS streams,
+        MAX(networks) AS most_networks,
+        MAX(operators) AS most_operators,
+        MAX(unknown) AS unknown
+    FROM streams
+    WHERE streams >= $min_streams
+    GROUP BY session_id
+    HAVING COUNT(*) >= $min_minutes
+        OR SUM(CASE WHEN streams >= $strong_streams AND apart = 1 THEN 1 ELSE 0 END) >= $strong_minutes
+),
+-- What of the recorded segments went to more than one network.
+delivered AS (
+    SELECT session_id, segment, network
+    FROM deliveries
+    WHERE network IS NOT NULL AND session_id IN (SELECT session_id FROM found)
+    GROUP BY session_id, segment, network
+),
+segments AS (
+    SELECT session_id, segment, COUNT(*) AS networks
+    FROM delivered
+    GROUP BY session_id, segment
+),
+copies AS (
+    SELECT session_id, COUNT(*) AS recorded, SUM(CASE WHEN networks > 1 THEN 1 ELSE 0 END) AS copied
+    FROM segments
+    GROUP BY session_id
+),
+-- What each network fetched most of.
+ranked AS (
+    SELECT
+        session_id, network, content,
+        ROW_NUMBER() OVER (PARTITION BY session_id, network ORDER BY SUM(segments) DESC, content) AS place
+    FROM activity
+    WHERE network IS NOT NULL AND content IS NOT NULL AND segments > 0 AND session_id IN (SELECT session_id FROM found)
+    GROUP BY session_id, network, content
+),
+watched AS (
+    SELECT session_id, CASE WHEN MIN(content) = MAX(content) THEN 1 ELSE 0 END AS same
+    FROM ranked
+    WHERE place = 1
+    GROUP BY session_id
 )
 SELECT
-    session_id,
-    GREATEST(
-        COUNT(*) * 1.0 / $min_minutes,
-        SUM(CASE WHEN streams >= $strong_streams AND apart = 1 THEN 1 ELSE 0 END) * 1.0 / $strong_minutes
-    ) AS score,
+    found.session_id,
+    GREATEST(found.minutes * 1.0 / $min_minutes, found.full_minutes * 1.0 / $strong_minutes) AS score,
     CASE
-        WHEN SUM(CASE WHEN streams >= $strong_streams AND apart = 1 THEN 1 ELSE 0 END) >= $strong_minutes THEN 'strong'
+        WHEN found.full_minutes >= $strong_minutes THEN 'strong'
         -- Two networks of one operator may be one line, or a pool that is not known as one.
-        WHEN MAX(operators) = 1 AND MAX(unknown) = 0 THEN 'weak'
+        WHEN found.most_operators = 1 AND found.unknown = 0 THEN 'weak'
+        WHEN found.most_networks <= 2 AND watched.same = 1 AND copies.recorded >= $min_recorded
+            AND copies.copied < $min_copied * copies.recorded THEN 'weak'
         ELSE 'medium'
     END AS strength,
-    COUNT(*) AS minutes,
-    CAST(SUM(CASE WHEN streams >= $strong_streams AND apart = 1 THEN 1 ELSE 0 END) AS BIGINT) AS full_minutes,
-    MAX(streams) AS most_streams,
-    AVG(streams) AS streams,
-    CAST(MAX(networks) AS BIGINT) AS most_networks,
-    MAX(operators) AS most_operators
-FROM streams
-WHERE streams >= $min_streams
-GROUP BY session_id
-HAVING COUNT(*) >= $min_minutes
-    OR SUM(CASE WHEN streams >= $strong_streams AND apart = 1 THEN 1 ELSE 0 END) >= $strong_minutes
+    found.minutes,
+    CAST(found.full_minutes AS BIGINT) AS full_minutes,
+    found.most_streams,
+    found.streams,
+    CAST(found.most_networks AS BIGINT) AS most_networks,
+    found.most_operators,
+    CAST(COALESCE(copies.copied, 0) AS BIGINT) AS copied,
+    CAST(COALESCE(copies.recorded, 0) AS BIGINT) AS recorded
+FROM found
+LEFT JOIN copies ON copies.session_id = found.session_id
+LEFT JOIN watched ON watched.session_id = found.session_id

@@ -126,8 +126,15 @@ async fn of_waf(warden: &Warden) -> Vec<Trial> {
         Err(error) => return vec![failed_waf(what("read"), &error)],
     };
     let ours = snapshot.rules.iter().filter(|rule| is_ours(rule)).count();
-    let detail =
+    let mut detail =
         format!("capacity {} WCU, {ours} rules of ours, {} of others", snapshot.capacity, snapshot.rules.len() - ours);
+    // Ours stand behind all others.
+    let allows = |rule: &&Rule| !is_ours(rule) && rule.action().is_some_and(|action| action.allow().is_some());
+    let allowing: Vec<&str> = snapshot.rules.iter().filter(allows).map(Rule::name).collect();
+    if !allowing.is_empty() {
+        detail +=
+            &format!("; what these allow is not blocked by ours, which stand behind them: {}", allowing.join(", "));
+    }
     let mut tried = vec![match snapshot.rules.iter().find(|rule| is_of_the_solution(rule)) {
         None => Trial::good(what("read"), detail),
         Some(rule) => Trial::problem(

@@ -2,9 +2,10 @@
 
 use datafusion::common::ScalarValue;
 
-use super::{print, print_json};
+use super::{print, print_json, warn_of_unknown};
 use crate::alarm::Ending;
 use crate::cli::{Common, Output};
+use crate::detect::catalog;
 use crate::engine::{Engine, Sql, fetch, sql, timestamp};
 use crate::history::Event;
 use crate::store::{DeltaStore, Root};
@@ -35,6 +36,9 @@ pub async fn run(common: &Common, args: Args) -> anyhow::Result<Ending> {
     let engine = Engine::new(&config.engine)?;
     let store = DeltaStore::open(&Root::connect(&config.state).await).await?;
     let session = engine.session_over(&store, now).await?;
+    if args.detector.is_some() {
+        warn_of_unknown(args.detector.as_deref(), &catalog::load(&config, &engine).await?);
+    }
     let parameters = vec![
         ("since", timestamp(now - args.since.delta())),
         ("session", ScalarValue::Utf8(args.session)),

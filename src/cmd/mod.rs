@@ -16,6 +16,7 @@ use std::io::Write;
 use serde::Serialize;
 
 use crate::alarm::{Alarm, Ending};
+use crate::detect::file::Detector;
 use crate::pass::enforce::Enforced;
 
 /// Prints a result.
@@ -33,6 +34,14 @@ fn print_json<T: Serialize>(value: &T) -> anyhow::Result<()> {
 
 /// What stands before a plan that has no rule group.
 const NO_GROUP: &str = "WAF plan, sent nowhere as the config names no rule group";
+
+/// Says that a name is no detector's: nothing found would look like nothing wrong.
+fn warn_of_unknown(name: Option<&str>, detectors: &[Detector]) {
+    if let Some(name) = name.filter(|name| detectors.iter().all(|detector| detector.name != *name)) {
+        let name = crate::text::printable(name);
+        tracing::warn!("no detector is called {name}; of one that was there before, the tables keep what it found");
+    }
+}
 
 /// Tells the log what a person should look at, and how that ends.
 fn tell_alarms(alarms: &[Alarm]) -> Ending {

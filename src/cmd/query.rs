@@ -15,7 +15,7 @@ use datafusion::prelude::{DataFrame, SessionContext};
 use parquet::arrow::ArrowWriter;
 use rustyline::error::ReadlineError;
 
-use super::print;
+use super::{print, warn_of_unknown};
 use crate::alarm::Ending;
 use crate::cli::{Common, UsageError};
 use crate::detect::catalog::register_lists;
@@ -111,6 +111,7 @@ pub async fn run(common: &Common, args: Args) -> anyhow::Result<Ending> {
     session.register_table(Table::Requests.name(), Arc::new(requests))?;
     register_lists(&session, &warden.config.lists)?;
     if let Some(saved) = args.saved {
+        warn_of_unknown(args.detector.as_deref(), &warden.detectors);
         let modes = detector_modes(&warden)?;
         engine::replace(&session, "detector_modes", modes.schema(), vec![modes])?;
         let parameters = vec![

@@ -21,7 +21,7 @@ use crate::engine::{self, Engine};
 use crate::rows;
 
 /// Every built-in detector: name and text. A test compares it with the folder.
-const BUILT_IN: [(&str, &str); 15] = [
+const BUILT_IN: [(&str, &str); 16] = [
     ("concurrent_networks", include_str!("../../queries/detectors/concurrent_networks.sql")),
     ("country_hops", include_str!("../../queries/detectors/country_hops.sql")),
     ("country_overlap", include_str!("../../queries/detectors/country_overlap.sql")),
@@ -29,6 +29,7 @@ const BUILT_IN: [(&str, &str); 15] = [
     ("hosting_asn", include_str!("../../queries/detectors/hosting_asn.sql")),
     ("impossible_travel", include_str!("../../queries/detectors/impossible_travel.sql")),
     ("leaked_token", include_str!("../../queries/detectors/leaked_token.sql")),
+    ("line_churn", include_str!("../../queries/detectors/line_churn.sql")),
     ("many_countries", include_str!("../../queries/detectors/many_countries.sql")),
     ("many_ips", include_str!("../../queries/detectors/many_ips.sql")),
     ("many_user_agents", include_str!("../../queries/detectors/many_user_agents.sql")),

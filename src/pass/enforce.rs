@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 
-use aws_sdk_wafv2::types::Rule;
 use chrono::{DateTime, TimeDelta, Utc};
 use datafusion::common::ScalarValue;
 use datafusion::prelude::SessionContext;
@@ -15,7 +14,6 @@ use crate::store::StoreError;
 use crate::time::rfc3339;
 use crate::waf::forecast::Rate;
 use crate::waf::journal::{Author, ENFORCED, Journal};
-use crate::waf::pack::is_ours;
 use crate::waf::plan::{Desired, Plan, Room, plan};
 use crate::waf::sync::{Due, Reconciliation, desired};
 use crate::waf::{AwsRuleGroup, RuleGroup, WafError};
@@ -147,17 +145,6 @@ fn due_alarms(due: &Due, group: &str) -> Vec<Alarm> {
             due.kept.len()
         );
         alarms.push(Alarm::new(AlarmKind::WafUnknownRules, text));
-    }
-    // Ours stand behind all others.
-    let allows = |rule: &&Rule| !is_ours(rule) && rule.action().is_some_and(|action| action.allow().is_some());
-    let allowing: Vec<&str> = due.rules.iter().filter(allows).map(Rule::name).collect();
-    if !allowing.is_empty() && due.rules.iter().any(is_ours) {
-        let text = format!(
-            "rules of others in the rule group {group} allow requests before our rules see them: {}; whom they let through is not blocked: \
-             move them to a group behind this one in the web ACL",
-            allowing.join(", ")
-        );
-        alarms.push(Alarm::new(AlarmKind::WafBypassed, text));
     }
     alarms
 }

@@ -193,7 +193,9 @@ mod tests {
                 token.map_or(String::new(), |token| format!("<NextContinuationToken>{token}</NextContinuationToken>"));
             let contents: String = keys.iter().map(object).collect();
             let is_truncated = next.is_some();
-            format!("<ListBucketResult><IsTruncated>{is_truncated}</IsTruncated>{token}{contents}</ListBucketResult>")
+            format!(
+                "<ListBucketResult><EncodingType>url</EncodingType><IsTruncated>{is_truncated}</IsTruncated>{token}{contents}</ListBucketResult>"
+            )
         }
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -211,6 +213,12 @@ mod tests {
 
     async fn listed(source: &S3Source) -> Result<Vec<String>, SourceError> {
         source.list(None).map_ok(|object| object.key).try_collect().await
+    }
+
+    #[tokio::test]
+    async fn keys_may_hold_what_xml_cannot() {
+        let pages = [("", (&["cdn/%1B%5B31m+a%2Bb/c%2525.gz"] as &[_], None))];
+        assert_eq!(listed(&source_of(pages.into()).await).await.unwrap(), ["\u{1b}[31m a+b/c%25.gz"]);
     }
 
     #[tokio::test]

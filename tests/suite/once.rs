@@ -131,6 +131,19 @@ fn a_batch_whose_object_changed_meanwhile_is_finished_without_it_and_says_so() {
     place.json(0, &["run", "--output", "json"]);
 }
 
+/// What the ledger has forgotten is not counted again.
+#[test]
+fn a_ledger_that_lost_batches_is_refused() {
+    let place = Place::with_fixtures("");
+    place.json(0, &["run", "--output", "json"]);
+    let counted = || place.query("SELECT CAST(SUM(requests) AS BIGINT) AS n FROM activity");
+    let before = counted();
+    fs::remove_dir_all(place.path("state/tables/objects")).unwrap();
+    let summary = place.json(1, &["run", "--output", "json"]);
+    assert!(summary["alarms"][0].as_str().unwrap().contains("the ledger ends at batch 0"), "{summary}");
+    assert_eq!((counted(), &summary["objects"]["ingested"]), (before, &json!(0)));
+}
+
 /// While a folder is not mounted nothing in it is lost; and what is lost for good can be read if it comes back.
 #[test]
 fn what_a_cut_off_batch_lacks_is_not_lost_while_its_place_is_away_and_can_come_back() {
