@@ -20,8 +20,8 @@
 -- strong_streams = 2.3
 -- # ... in so many minutes.
 -- strong_minutes = 5
--- # Two networks on the same content are one viewer on two lines, with a player of other segments than those of the rest, and weak, where
--- # less than this share of the segments went to both ...
+-- # Networks of two operators on the same content are one viewer on two lines, with a player of other segments than those of the rest, and
+-- # weak, where less than this share of the segments went to more than one ...
 -- min_copied = 0.1
 -- # ... of so many that are recorded (one in eight).
 -- min_recorded = 8
@@ -142,11 +142,11 @@ SELECT
     found.session_id,
     GREATEST(found.minutes * 1.0 / $min_minutes, found.full_minutes * 1.0 / $strong_minutes) AS score,
     CASE
+        WHEN found.most_operators <= 2 AND watched.same = 1 AND copies.recorded >= $min_recorded
+            AND copies.copied < $min_copied * copies.recorded THEN 'weak'
         WHEN found.full_minutes >= $strong_minutes THEN 'strong'
         -- Two networks of one operator may be one line, or a pool that is not known as one.
         WHEN found.most_operators = 1 AND found.unknown = 0 THEN 'weak'
-        WHEN found.most_networks <= 2 AND watched.same = 1 AND copies.recorded >= $min_recorded
-            AND copies.copied < $min_copied * copies.recorded THEN 'weak'
         ELSE 'medium'
     END AS strength,
     found.minutes,
