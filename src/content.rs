@@ -277,14 +277,16 @@ fn segment(asset: Option<&str>, track: Track, name: &str) -> i64 {
     (hash.finish() >> 1) as i64
 }
 
-/// The identity of a part of a segment: a file that is fetched range by range is as many. The part that begins it stands for the whole.
-pub fn part(segment: i64, first_byte: u64) -> i64 {
-    if first_byte == 0 {
-        return segment;
-    }
+/// The identity of a part of a segment: a file that is fetched range by range is as many. The part that begins it stands for the whole. None
+/// of a part that is not known: two of them are no copies of each other.
+pub fn part(segment: i64, first_byte: Option<u64>) -> Option<i64> {
+    let first_byte = match first_byte? {
+        0 => return Some(segment),
+        first_byte => first_byte,
+    };
     let mut hash = XxHash64::with_seed(first_byte);
     hash.write(&segment.to_le_bytes());
-    (hash.finish() >> 1) as i64
+    Some((hash.finish() >> 1) as i64)
 }
 
 /// The codes of ISO 639-1, and those of ISO 639-2 of the languages that films are dubbed in, with "undetermined" and "multiple".
@@ -434,10 +436,10 @@ mod tests {
         assert!(video != audio && video != text && audio != text && video != sound);
         assert_eq!(segment("/live/sport1/720p/index.m3u8"), None);
         // Two ranges of a file are no segment that was fetched twice.
-        assert!(
-            part(one, 0) == one && part(one, 7) != one && part(one, 7) == part(one, 7) && part(one, 7) != part(one, 8)
-        );
-        assert!(part(one, u64::MAX) >= 0);
+        let parts = [None, Some(0), Some(7), Some(8), Some(u64::MAX)].map(|first_byte| part(one, first_byte));
+        assert_eq!((parts[0], parts[1], parts[2]), (None, Some(one), part(one, Some(7))));
+        let different: std::collections::BTreeSet<i64> = parts.into_iter().flatten().collect();
+        assert!(different.len() == 4 && different.iter().all(|part| *part >= 0), "{different:?}");
         assert_eq!(segment("/live/sport1/720p/seg_000123.ts;v=2"), Some(one));
         // It is stored: another value would part what is one segment.
         assert_eq!(segment("/a/b/s1.ts"), Some(2_150_194_131_538_491_885));

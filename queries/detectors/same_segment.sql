@@ -15,7 +15,7 @@
 -- # Found from so many such segments on, of the one in eight that are recorded.
 -- min_segments = 4
 -- # A carrier's pool, relays and VPNs are one network. Medium where so many of their addresses fetched it: one viewer fetches pictures, sound
--- # and text, and perhaps again what broke off, but there are players that fetch a file range by range.
+-- # and text, and perhaps again what broke off.
 -- min_pool_networks = 8
 -- # Strong where they went to so many operators.
 -- strong_operators = 2
@@ -69,7 +69,7 @@ together AS (
     GROUP BY session_id, segment, three_minutes
     HAVING SUM(networks) >= $min_networks OR MAX(pool_networks) >= $min_pool_networks
 ),
--- A file that is fetched range by range is one segment, however often.
+-- However often one is fetched, it is one segment.
 shared AS (
     SELECT
         session_id, segment, MAX(networks) AS networks, MAX(pool_networks) AS pool_networks,

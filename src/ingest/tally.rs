@@ -242,7 +242,7 @@ impl Tally {
             activity.segments += 1;
             self.reading.bytes += 16;
         }
-        let segment = path.segment.map(|segment| part(segment, request.first_byte));
+        let segment = path.segment.and_then(|segment| part(segment, request.first_byte));
         let key = self.activity.get_index(row).expect("it was just found").0;
         if let (Some(segment), Some(network)) =
             (segment.filter(|segment| segment % RECORDED_SEGMENTS == 0), key.network)

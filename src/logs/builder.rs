@@ -313,7 +313,7 @@ impl RequestBuilder {
                 }
                 Source::Path => Value::Text(Some(path)),
                 Source::Content => Value::Text(of(path).asset),
-                Source::Segment => Value::Int(of(path).segment.map(|segment| part(segment, request.first_byte))),
+                Source::Segment => Value::Int(of(path).segment.and_then(|segment| part(segment, request.first_byte))),
                 Source::Kind => Value::Text(Some(request.kind.name())),
                 Source::Status => Value::Int(Some(request.status)),
                 Source::Bytes => Value::Int(Some(request.bytes)),

@@ -34,8 +34,8 @@ pub struct LoggedRequest<'a> {
     pub path: &'a str,
     /// Of the path.
     pub kind: Kind,
-    /// The first byte of what was sent; 0 where that is the whole file.
-    pub first_byte: u64,
+    /// The first byte of what was sent, 0 where that is the whole file; none of a part that the log does not tell.
+    pub first_byte: Option<u64>,
 }
 
 /// Reads lines of one object.
@@ -135,7 +135,7 @@ impl RequestReader {
         let refused = self.context.refused_status.iter().chain(&of_scheme).any(|refused| i64::from(*refused) == status);
         let bare_path: &str = playback.as_ref().map_or(&path, |playback| playback.path.as_ref());
 
-        let first_byte = line.range_start.filter(|_| status == 206).and_then(|start| start.parse().ok()).unwrap_or(0);
+        let first_byte = if status == 206 { line.range_start.and_then(|start| start.parse().ok()) } else { Some(0) };
         let kind = content::kind(bare_path, &self.context.segment_endings);
 
         self.counts.rows += 1;
