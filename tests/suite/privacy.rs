@@ -136,13 +136,19 @@ fn logs_have_the_run_id_and_no_address() {
 #[test]
 fn another_form_of_addresses_blocks_nobody_who_was_not_blocked_before() {
     let place = Place::new("");
-    let networks = 6;
-    place.write_log("E1.2026-11-20-20.aaaa.gz", &shared("InnocentSes1", 20, 10, networks));
+    // Six homes of two operators.
+    let innocent = |minute: u32| -> Vec<String> {
+        let apart = |line: String| {
+            (4..=6).fold(line, |line, n| line.replace(&format!("198.18.0.{n}"), &format!("198.18.8.{n}")))
+        };
+        shared("InnocentSes1", 20, minute, 6).into_iter().map(apart).collect()
+    };
+    place.write_log("E1.2026-11-20-20.aaaa.gz", &innocent(10));
     let before = place.json(0, &["run", "--output", "json", "--now", "2026-11-20T20:14:30Z"]);
     assert_eq!(before["revoked"], 0, "{before}");
     let without_change = fs::read_to_string(place.path("streamwarden.toml")).unwrap();
     fs::write(place.path("streamwarden.toml"), without_change + "[privacy]\naddresses = \"hash\"\n").unwrap();
-    place.write_log("E1.2026-11-20-20.bbbb.gz", &shared("InnocentSes1", 20, 14, networks));
+    place.write_log("E1.2026-11-20-20.bbbb.gz", &innocent(14));
     place.write_log("E1.2026-11-20-20.cccc.gz", &shared("SharedSess01", 20, 15, 20));
     let change = place.json(3, &["run", "--output", "json", "--now", "2026-11-20T20:20:00Z"]);
     assert!(change["alarms"][0].as_str().unwrap().contains("the form of stored addresses changed"), "{change}");
