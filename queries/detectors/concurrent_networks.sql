@@ -110,7 +110,7 @@ found AS (
 delivered AS (
     SELECT session_id, segment, network
     FROM deliveries
-    WHERE network IS NOT NULL AND session_id IN (SELECT session_id FROM found)
+    WHERE network IS NOT NULL
     GROUP BY session_id, segment, network
 ),
 segments AS (
@@ -129,7 +129,7 @@ ranked AS (
         session_id, network, content,
         ROW_NUMBER() OVER (PARTITION BY session_id, network ORDER BY SUM(segments) DESC, content) AS place
     FROM activity
-    WHERE network IS NOT NULL AND content IS NOT NULL AND segments > 0 AND session_id IN (SELECT session_id FROM found)
+    WHERE network IS NOT NULL AND content IS NOT NULL AND segments > 0
     GROUP BY session_id, network, content
 ),
 watched AS (
