@@ -23,7 +23,7 @@ use super::{Store, StoreError, Transaction};
 use crate::schema::Table;
 
 /// Rows of a table in memory, beyond which they go to a file: of `activity`, the largest, some 80 MB.
-const MOST_ROWS: usize = 250_000;
+const MOST_ROWS: usize = 150_000;
 
 /// Rows of a file that are read or passed over together. They come in order of their arrival, so that most groups are of a few
 /// minutes.
