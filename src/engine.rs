@@ -355,7 +355,7 @@ pub fn query_error(sql: Sql, error: DataFusionError) -> EngineError {
 mod tests {
     use super::*;
     use crate::schema::{ColumnType, Role};
-    use crate::store::{MemoryStore, Store};
+    use crate::store::MemoryStore;
 
     fn engine() -> Engine {
         Engine::new(&crate::config::Engine::default()).unwrap()
@@ -397,38 +397,6 @@ mod tests {
                 assert!(sql.text.contains(&expected), "queries/{} lacks {expected}", sql.file);
             }
         }
-    }
-
-    /// What decisions read of some sessions is what the view says of them: the last evaluation, unless it found nothing.
-    #[tokio::test]
-    async fn findings_of_candidates_are_those_of_the_view() {
-        const OF_VIEW: Sql = Sql {
-            file: "test",
-            text: "SELECT * FROM findings WHERE session_id IN ('a', 'b') ORDER BY session_id, window_end, detector",
-        };
-        let store = MemoryStore::default();
-        for evaluation in 1..=3 {
-            let row = |number: i64| {
-                let (session, detector, hour) = (["a", "b", "c"][number as usize % 3], number / 3 % 2, number / 6);
-                // Each window is found by some evaluations, taken back by others, and not looked at by the rest.
-                let score = ((number + evaluation) % 3 > 0).then_some(number + 10 * evaluation);
-                serde_json::json!({
-                    "evaluation": evaluation, "session_id": session, "detector": format!("d{detector}"),
-                    "window_start": format!("2026-11-20T{hour:02}:00:00Z"), "window_end": format!("2026-11-20T{hour:02}:30:00Z"),
-                    "score": score, "strength": "weak", "family": "network", "evidence": format!("{evaluation}"), "run_id": "r",
-                })
-            };
-            let rows: Vec<_> = (0..30).filter(|number| (number * evaluation) % 4 < 3).map(row).collect();
-            let rows = crate::rows::encode(Table::Findings.schema().stored(), &rows).unwrap();
-            store.append(Table::Findings, vec![rows], &[]).await.unwrap();
-        }
-        let session = engine().session_over(&store, Utc::now()).await.unwrap();
-        let candidates = crate::rows::texts_batch("session_id", ["a", "b"].into_iter());
-        replace(&session, "candidates", candidates.schema(), vec![candidates]).unwrap();
-        let of = async |sql| crate::rows::to_json(&collect(&session, sql, vec![]).await.unwrap().1).unwrap();
-        let expected = of(OF_VIEW).await;
-        assert!((5..20).contains(&expected.len()), "{}", expected.len());
-        assert_eq!(of(sql!("engine/findings_of.sql")).await, expected);
     }
 
     #[tokio::test]

@@ -392,9 +392,7 @@ fn spared(policy: &Policy<'_>, block: &Event, anew: &Anew, now: DateTime<Utc>) -
 
 /// Loads the sessions of the table `candidates`, in order of their ids. `pending` are events of this pass that are not stored yet.
 pub async fn cases(session: &SessionContext, pending: &[Event]) -> Result<Vec<Case>, EngineError> {
-    let findings = begin(session, FINDINGS_OF, vec![]);
-    let cases = cases_of(session, Vec::new(), pending).await?;
-    Ok(with_findings(cases, findings.rows().await?))
+    cases_of(session, fetch(session, FINDINGS_OF, vec![]).await?, pending).await
 }
 
 /// The same, with the findings at hand: those of a session in order of their windows' ends.
@@ -412,12 +410,15 @@ pub async fn cases_of(
         last_seen: DateTime<Utc>,
         token_expires: Option<DateTime<Utc>>,
     }
-    let facts = begin(session, FACTS_OF, vec![]);
     let events = stored::of_candidates(session).await?;
-    let facts: Vec<FactsRow> = facts.rows().await?;
+    let facts: Vec<FactsRow> = fetch(session, FACTS_OF, vec![]).await?;
     let is_mixed = |row: &&FactsRow| row.ever_bound && !row.always_bound;
     let mut bound_minutes =
         bound_minutes(session, facts.iter().filter(is_mixed).map(|row| row.session_id.as_str())).await?;
+    let mut findings_of: HashMap<String, Vec<Finding>> = HashMap::new();
+    for finding in findings {
+        findings_of.entry(finding.session_id.clone()).or_default().push(finding);
+    }
     let mut events_of: HashMap<&str, Vec<&Event>> = HashMap::new();
     for event in events.iter().chain(pending) {
         events_of.entry(&event.session_id).or_default().push(event);
@@ -425,7 +426,7 @@ pub async fn cases_of(
     let mut cases: Vec<Case> = facts
         .into_iter()
         .map(|row| Case {
-            findings: Vec::new(),
+            findings: findings_of.remove(&row.session_id).unwrap_or_default(),
             standing: Standing::of(events_of.remove(row.session_id.as_str()).unwrap_or_default()),
             facts: Facts {
                 binding: match (row.always_bound, row.ever_bound) {
@@ -441,18 +442,7 @@ pub async fn cases_of(
         })
         .collect();
     cases.sort_by(|a, b| a.session_id.cmp(&b.session_id));
-    Ok(with_findings(cases, findings))
-}
-
-fn with_findings(mut cases: Vec<Case>, findings: Vec<Finding>) -> Vec<Case> {
-    let mut findings_of: HashMap<String, Vec<Finding>> = HashMap::new();
-    for finding in findings {
-        findings_of.entry(finding.session_id.clone()).or_default().push(finding);
-    }
-    for case in &mut cases {
-        case.findings.extend(findings_of.remove(&case.session_id).unwrap_or_default());
-    }
-    cases
+    Ok(cases)
 }
 
 /// In which minutes sessions were used with tokens that cover their ids.

@@ -22,7 +22,8 @@ use tempfile::TempDir;
 use super::{Store, StoreError, Transaction};
 use crate::schema::Table;
 
-/// Rows of a table in memory, beyond which they go to a file: of `activity`, the largest, some 80 MB.
+/// Rows of a table in memory, beyond which they go to a file: of `activity`, the largest, some 50 MB. A gigabyte of logs stays
+/// below it.
 const MOST_ROWS: usize = 150_000;
 
 /// Rows of a file that are read or passed over together. They come in order of their arrival, so that most groups are of a few
